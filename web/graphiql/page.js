@@ -1,0 +1,318 @@
+// GraphiQL with a sign-in bar above it and the events of the running subscription below it.
+// In reading order: session · requests · subscriptions · live events · start.
+
+import { examples } from "./examples.js";
+
+const endpoint = "/graphql";
+const demoPassword = "dealstream-demo";
+const $ = (id) => document.getElementById(id);
+
+// ---- session: who is signed in; it lasts as long as the browser tab --------------------------------------------------
+
+const storageKey = "dealstream:session";
+const signInMutation = `mutation SignIn($input: SignInInput!) {
+  signIn(input: $input) {
+    accessToken
+    expiresAt
+    viewer { user { name } tenant { name } role }
+    userErrors { message }
+  }
+}`;
+
+let session = null; // { token, expiresAt, name, tenant, role }
+let expiryTimer;
+
+function setSession(next, notice = "") {
+  session = next;
+  if (next) sessionStorage.setItem(storageKey, JSON.stringify(next));
+  else sessionStorage.removeItem(storageKey);
+
+  // A socket keeps the token it was opened with, so none may outlive the session.
+  stream?.stop();
+
+  clearTimeout(expiryTimer);
+  if (next) {
+    const left = Date.parse(next.expiresAt) - Date.now();
+    // Browsers run a timer of more than 31 bits of milliseconds at once.
+    expiryTimer = setTimeout(expireSession, Math.min(left, 0x7fffffff));
+    $("who").textContent = `${next.name} · ${next.tenant} · ${next.role}`;
+  }
+  $("sign-in").hidden = Boolean(next);
+  $("signed-in").hidden = !next;
+  tell(notice);
+}
+
+function expireSession() {
+  setSession(null, "Your session has expired. Please sign in again.");
+}
+
+function restoreSession() {
+  let stored = null;
+  try {
+    stored = JSON.parse(sessionStorage.getItem(storageKey));
+  } catch {
+    // Not ours, or damaged: the same as none.
+  }
+  if (!stored?.token) setSession(null);
+  else if (Date.parse(stored.expiresAt) > Date.now()) setSession(stored);
+  else expireSession();
+}
+
+async function signIn(email, password) {
+  const { data, errors } = await post({
+    query: signInMutation,
+    operationName: "SignIn",
+    variables: { input: { email, password } },
+  });
+  const answer = data?.signIn;
+  const problem = errors?.[0] ?? answer?.userErrors?.[0];
+  if (problem || !answer?.accessToken) throw new Error(problem?.message ?? "The server gave no token.");
+  const { user, tenant, role } = answer.viewer;
+  setSession({
+    token: answer.accessToken,
+    expiresAt: answer.expiresAt,
+    name: user.name,
+    tenant: tenant.name,
+    role,
+  });
+}
+
+function tell(notice) {
+  $("notice").textContent = notice;
+}
+
+// ---- requests --------------------------------------------------------------------------------------------------------
+
+/** The headers of a request: GraphiQL's Headers tab wins over the session. */
+function withSession(given) {
+  const headers = new Headers(given);
+  if (session && !headers.has("authorization")) headers.set("authorization", `Bearer ${session.token}`);
+  return headers;
+}
+
+async function post(params, headers = new Headers()) {
+  headers.set("content-type", "application/json");
+  if (!headers.has("accept")) headers.set("accept", "application/graphql-response+json, application/json");
+  let response;
+  try {
+    response = await fetch(endpoint, { method: "POST", headers, body: JSON.stringify(params) });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  try {
+    return await response.json();
+  } catch {
+    throw new Error(`The server answered ${response.status} without a GraphQL response.`);
+  }
+}
+
+/** Says in the bar why a request was refused for want of a valid token. */
+function explainRefusal(authorization) {
+  if (session && authorization === `Bearer ${session.token}`) {
+    setSession(null, "The server no longer accepts this session. Please sign in again.");
+  } else if (authorization) {
+    tell("The token in the Headers tab was refused.");
+  } else {
+    tell("This needs a signed-in user. Please sign in.");
+  }
+}
+
+/** What GraphiQL calls for every operation, its own introspection included. */
+async function fetcher(params, { headers: given, documentAST } = {}) {
+  const headers = withSession(given);
+  const authorization = headers.get("authorization");
+  const isSubscription = documentAST?.definitions.some(
+    (node) =>
+      node.operation === "subscription" &&
+      (!params.operationName || node.name?.value === params.operationName),
+  );
+  if (isSubscription) return { subscribe: (observer) => subscribe(params, authorization, observer) };
+
+  const result = await post(params, headers);
+  if (result.errors?.some((error) => error.extensions?.code === "UNAUTHENTICATED")) explainRefusal(authorization);
+  return result;
+}
+
+// ---- subscriptions ---------------------------------------------------------------------------------------------------
+
+let tabs; // GraphiQL's tabs, as it last told us
+let stream = null; // the running subscription: { stop() }
+
+/**
+ * Runs one subscription on a socket of its own, in the form of an observable for GraphiQL.
+ *
+ * GraphiQL unsubscribes whenever one goes to another tab. The stream then goes on for the panel, so that one can move
+ * a deal in one tab and watch it arrive; it ends by either stop button, by the next subscription or with the session.
+ */
+function subscribe(params, authorization, observer) {
+  stream?.stop();
+  const tab = tabs?.tabs[tabs.activeTabIndex].id;
+  let attached = true;
+
+  const client = graphqlWs.createClient({
+    url: new URL(endpoint, location.href.replace(/^http/, "ws")).href,
+    connectionParams: authorization ? { Authorization: authorization } : {},
+    // Connecting anew would silently lose what happened in between: rather end and say so.
+    retryAttempts: 0,
+  });
+  const end = (state) => {
+    if (stream !== self) return;
+    stream = null;
+    client.dispose();
+    live.end(state);
+  };
+  const self = {
+    stop() {
+      end("stopped");
+      if (attached) observer.complete();
+    },
+  };
+  stream = self;
+  live.begin(params.operationName);
+
+  client.subscribe(params, {
+    next(result) {
+      if (stream !== self) return;
+      live.show(result);
+      if (attached) observer.next(result);
+    },
+    error(cause) {
+      if (stream !== self) return;
+      const refused = cause instanceof CloseEvent && (cause.code === 4401 || cause.code === 4403);
+      end(describe(cause));
+      if (attached) observer.error(cause instanceof CloseEvent ? new Error(describe(cause)) : cause);
+      if (refused || cause?.[0]?.extensions?.code === "UNAUTHENTICATED") explainRefusal(authorization);
+    },
+    complete() {
+      end("ended by the server");
+      if (attached) observer.complete();
+    },
+  });
+
+  return {
+    unsubscribe() {
+      attached = false;
+      // GraphiQL tells of the new tab only after this call.
+      setTimeout(() => {
+        const wentElsewhere =
+          tabs?.tabs[tabs.activeTabIndex].id !== tab && tabs?.tabs.some(({ id }) => id === tab);
+        if (!wentElsewhere) self.stop();
+      });
+    },
+  };
+}
+
+/** A reason, for people, why a subscription ended. */
+function describe(cause) {
+  if (cause instanceof CloseEvent) {
+    if (cause.code === 1006) return "the connection was lost";
+    return `the server closed the socket: ${cause.code} ${cause.reason}`.trim();
+  }
+  return cause?.[0]?.message ?? cause?.message ?? "the connection was lost";
+}
+
+// ---- live events: the panel at the foot ------------------------------------------------------------------------------
+
+const live = {
+  kept: 50,
+
+  begin(name) {
+    $("live-title").textContent = name ?? "Live events";
+    $("live-events").replaceChildren();
+    $("live-state").textContent = "listening …";
+    $("live-stop").hidden = false;
+    $("live").hidden = false;
+  },
+
+  show(result) {
+    const payload = result.data ? Object.values(result.data)[0] : result;
+    const now = new Date();
+    const time = element("time", now.toLocaleTimeString());
+    time.dateTime = now.toISOString();
+    const summary = element("summary");
+    summary.append(time, element("strong", payload?.__typename ?? "event"), element("span", leaves(payload).join(" · ")));
+    const details = element("details");
+    details.append(summary, element("pre", JSON.stringify(result, null, 2)));
+    const item = element("li");
+    item.append(details);
+    $("live-events").prepend(item);
+    while ($("live-events").childElementCount > this.kept) $("live-events").lastElementChild.remove();
+  },
+
+  end(state) {
+    $("live-state").textContent = state;
+    $("live-stop").hidden = true;
+  },
+};
+
+/** "deal.name: Renewal" for every value in an event, the technical __typename apart. */
+function leaves(value, path = []) {
+  if (value === null || typeof value !== "object") return [`${path.join(".")}: ${value}`];
+  return Object.entries(value)
+    .filter(([key]) => key !== "__typename")
+    .flatMap(([key, child]) => leaves(child, [...path, key]));
+}
+
+function element(name, text) {
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+// ---- start -----------------------------------------------------------------------------------------------------------
+
+const form = $("sign-in");
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button:not([type])");
+  button.disabled = true;
+  tell("");
+  try {
+    await signIn(form.elements.email.value, form.elements.password.value);
+    form.elements.password.value = "";
+    // The form that had the focus is gone.
+    $("sign-out").focus();
+  } catch (error) {
+    tell(error.message);
+  } finally {
+    button.disabled = false;
+  }
+});
+
+$("sign-out").addEventListener("click", () => {
+  setSession(null);
+  form.elements.email.focus();
+});
+
+if (document.body.dataset.demo === "true") {
+  $("demo-users").hidden = false;
+  $("demo-users").addEventListener("click", (event) => {
+    const email = event.target.closest("button")?.value;
+    if (!email) return;
+    form.elements.email.value = email;
+    form.elements.password.value = demoPassword;
+    form.requestSubmit();
+  });
+}
+
+$("live-stop").addEventListener("click", () => stream?.stop());
+$("live-close").addEventListener("click", () => {
+  stream?.stop();
+  $("live").hidden = true;
+});
+
+restoreSession();
+
+ReactDOM.createRoot($("graphiql")).render(
+  React.createElement(GraphiQL, {
+    fetcher,
+    defaultTabs: examples,
+    defaultEditorToolsVisibility: "variables",
+    // A pasted token belongs on no disk.
+    shouldPersistHeaders: false,
+    showPersistHeadersSettings: false,
+    onTabChange(state) {
+      tabs = state;
+    },
+  }),
+);
