@@ -1,1 +1,2 @@
 //! Dealstream.
+pub mod db;

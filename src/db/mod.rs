@@ -1,0 +1,3 @@
+//! Rules of database access.
+
+pub mod embedded;

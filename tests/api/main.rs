@@ -1,0 +1,4 @@
+//! All integration tests in one binary, so that they are linked once and share one PostgreSQL and one Redis.
+
+mod embedded;
+mod support;
