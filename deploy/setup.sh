@@ -78,8 +78,15 @@ install_packages() {
   esac
 }
 
+# Packages chatter while they install; that is worth reading only when something fails.
 apt_install() {
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  log=$(mktemp)
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >"$log" 2>&1 || {
+    cat "$log" >&2
+    rm -f "$log"
+    give_up "the packages could not be installed"
+  }
+  rm -f "$log"
 }
 
 # Debian's package makes and starts a cluster of the system unless its configuration says otherwise, so it says so for
