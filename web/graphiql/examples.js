@@ -1,15 +1,16 @@
 // The tabs that a first visit opens. Each runs as it stands on the demo data once one has signed in.
+// Comments are kept short: the editor is about fifty characters wide.
 
 export const examples = [
   {
-    query: `# Who am I, and what does the sales board look like?
-# Sign in above first; then press the play button (or Ctrl-Enter).
+    query: `# Who am I, and how does the board look?
+# Sign in above, then press play (Ctrl-Enter).
 query Board {
   viewer {
     user { name }
     tenant { name }
     role
-    position # where the history stands now: see the tab DealStageChanged
+    position # where the history stands now
   }
   pipelines(first: 5) {
     nodes {
@@ -27,8 +28,9 @@ query Board {
 `,
   },
   {
-    query: `# The latest deals with everything around them: one round trip to the database a level,
-# however many deals, contacts and interactions there are.
+    query: `# Deals with everything around them. However
+# many there are, each level of the page costs
+# one statement in the database.
 query Deals {
   deals(first: 5) {
     nodes {
@@ -42,24 +44,34 @@ query Deals {
         nodes { kind subject occurredAt }
       }
     }
-    pageInfo { endCursor hasNextPage } # next page: deals(first: 5, after: "…")
+    # The next page: deals(first: 5, after: "…")
+    pageInfo { endCursor hasNextPage }
   }
 }
 `,
   },
   {
-    query: `# To move a deal: run DealsAndStages, copy the id of a deal and of another stage into
-# the variables below, then run MoveDeal. The play button asks which of the two to run.
-query DealsAndStages {
-  deals(first: 5) { nodes { id name stage { id name } } }
-  pipelines(first: 5) { nodes { name stages { id name kind } } }
-}
-
+    query: `# To move a deal:
+# 1. play DealsAndStages,
+# 2. copy the id of a deal and of another stage
+#    of its pipeline into the variables below,
+# 3. play MoveDeal.
 mutation MoveDeal($input: MoveDealInput!) {
   moveDeal(input: $input) {
     deal { name status stage { name } }
-    position # a subscription started with \`after:\` this position misses nothing
+    # A subscription after: this position
+    # misses nothing that comes later.
+    position
     userErrors { field code message }
+  }
+}
+
+query DealsAndStages {
+  deals(first: 5) {
+    nodes { id name stage { id name } }
+  }
+  pipelines(first: 5) {
+    nodes { name stages { id name kind } }
   }
 }
 `,
@@ -72,22 +84,26 @@ mutation MoveDeal($input: MoveDealInput!) {
 `,
   },
   {
-    query: `# Every deal that moves, as it moves. Press play, then move a deal in the tab MoveDeal:
-# this subscription goes on while you are there, and its events appear at the foot of the page.
+    query: `# Every deal that moves, as it moves.
+# Press play, then move a deal in the tab
+# MoveDeal: this goes on meanwhile, and its
+# events appear at the foot of the page.
 subscription DealStageChanged {
   dealStageChanged {
     __typename
     ... on DealStageChangedEvent {
-      position
-      dealId
-      occurredAt
       deal { name }
       fromStage { name }
       toStage { name }
       changedBy { name }
+      occurredAt
+      position
+      dealId
     }
-    ... on UpToDate { position } # all that happened before has been sent
-    ... on MustRefetch { reason } # too much was missed: read the board anew
+    # Everything from before has been sent:
+    ... on UpToDate { position }
+    # Too much was missed, read the board anew:
+    ... on MustRefetch { reason }
   }
 }
 `,
