@@ -1,2 +1,3 @@
 //! Dealstream.
 pub mod db;
+pub mod graphql;

@@ -1,0 +1,150 @@
+//! Variables: present when required, of their declared types, defaults filled in.
+//!
+//! The executor looks at a variable only where a resolver uses it, and at defaulted ones not at all in `@include`.
+
+use async_graphql::parser::types::{BaseType, Type};
+use async_graphql::{Name, Pos, Value, Variables};
+
+use super::shape::{InputType, Scalar, Shape};
+use super::{BAD_USER_INPUT, Limits, Refusal, error};
+
+/// A declared variable of an operation.
+pub(super) struct Declared {
+    pub(super) name: Name,
+    pub(super) ty: Type,
+    pub(super) default: Option<Value>,
+    pub(super) at: Pos,
+}
+
+/// The variables that an operation sees: every declared one that was given or has a default, and no others.
+pub(super) fn variables(
+    shape: &Shape,
+    limits: &Limits,
+    declared: &[Declared],
+    mut given: Variables,
+) -> Result<Variables, Refusal> {
+    let mut seen = Variables::default();
+    let mut errors = Vec::new();
+    for declared in declared {
+        let name = &declared.name;
+        match given.remove(name.as_str()).or_else(|| declared.default.clone()) {
+            Some(mut value) => {
+                let mut path = Path::default();
+                match check(shape, limits, &mut value, &declared.ty, &mut path) {
+                    Ok(()) => drop(seen.insert(name.clone(), value)),
+                    Err(reason) => errors.push(error(
+                        BAD_USER_INPUT,
+                        format!("Variable \"${name}\" has an invalid value{path}: {reason}."),
+                        Some(declared.at),
+                    )),
+                }
+            }
+            None if declared.ty.nullable => {}
+            None => errors.push(error(
+                BAD_USER_INPUT,
+                format!("Variable \"${name}\" of type {} is required.", declared.ty),
+                Some(declared.at),
+            )),
+        }
+    }
+    if errors.is_empty() {
+        Ok(seen)
+    } else {
+        Err(Refusal { errors })
+    }
+}
+
+/// Where in a variable a value is; written down only when something is wrong there.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn fail<T>(&mut self, step: impl FnOnce() -> String, result: Result<T, String>) -> Result<T, String> {
+        result.inspect_err(|_| self.0.push(step()))
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let steps: Vec<&str> = self.0.iter().rev().map(String::as_str).collect();
+        write!(f, " at \"{}\"", steps.join("."))
+    }
+}
+
+/// Checks a value; makes an `Int` of `1.0`, which JSON does not tell from `1`. Values are never repeated in messages:
+/// they may be secrets.
+fn check(
+    shape: &Shape,
+    limits: &Limits,
+    value: &mut Value,
+    ty: &Type,
+    path: &mut Path,
+) -> Result<(), String> {
+    if matches!(value, Value::Null) {
+        return if ty.nullable { Ok(()) } else { Err(expected(ty)) };
+    }
+    let name = match &ty.base {
+        BaseType::List(inner) => {
+            let Value::List(items) = value else {
+                return check(shape, limits, value, inner, path);
+            };
+            if items.len() > limits.list_items {
+                return Err(format!("the list has more than {} items", limits.list_items));
+            }
+            for (index, item) in items.iter_mut().enumerate() {
+                let result = check(shape, limits, item, inner, path);
+                path.fail(|| index.to_string(), result)?;
+            }
+            return Ok(());
+        }
+        BaseType::Named(name) => name,
+    };
+    match (shape.input(name), value) {
+        (InputType::Custom, _) => Ok(()),
+        (InputType::Scalar(Scalar::String | Scalar::Id), Value::String(_)) => Ok(()),
+        (InputType::Scalar(Scalar::Boolean), Value::Boolean(_)) => Ok(()),
+        (InputType::Scalar(scalar), Value::Number(number)) => {
+            if matches!(scalar, Scalar::Int)
+                && let Some(whole) = number
+                    .as_f64()
+                    .filter(|n| n.fract() == 0.0 && n.abs() < f64::from(i32::MAX))
+            {
+                *number = (whole as i32).into();
+            }
+            if scalar.takes_number(number) {
+                Ok(())
+            } else {
+                Err(expected(ty))
+            }
+        }
+        (InputType::Enum(values), Value::String(value)) if values.contains(value.as_str()) => Ok(()),
+        (InputType::Enum(values), Value::Enum(value)) if values.contains(value.as_str()) => Ok(()),
+        (InputType::Object { fields, one_of }, Value::Object(object)) => {
+            if one_of && (object.len() != 1 || object.values().any(|value| matches!(value, Value::Null))) {
+                return Err(format!("{name} takes exactly one of its fields"));
+            }
+            for (key, value) in object.iter_mut() {
+                let result = match fields.get(key.as_str()) {
+                    Some(field) => check(shape, limits, value, &field.ty, path),
+                    None => Err(format!("{name} has no such field")),
+                };
+                path.fail(|| key.to_string(), result)?;
+            }
+            match fields
+                .iter()
+                .find(|(key, field)| field.required() && !object.contains_key(&***key))
+            {
+                Some((key, _)) => Err(format!("the field \"{key}\" of {name} is required")),
+                None => Ok(()),
+            }
+        }
+        _ => Err(expected(ty)),
+    }
+}
+
+fn expected(ty: &Type) -> String {
+    format!("expected {ty}")
+}

@@ -1,0 +1,3 @@
+//! The kit of the API: what every entity's types, queries and mutations are made with. It knows no entity.
+
+pub mod limits;
