@@ -651,25 +651,37 @@ impl Binaries {
             };
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let newest = [
-            "/usr/lib/postgresql",
-            "/usr",
-            "/opt/homebrew/opt",
+        let places = [
             "/usr/local/opt",
-        ]
-        .iter()
-        .flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten())
-        .map(|entry| entry.path().join("bin"))
-        .chain(std::env::split_paths(&path))
-        .filter_map(|dir| Some((major_version(&dir)?, dir)))
-        .filter(|(major, _)| fits(*major))
-        .max_by_key(|(major, _)| *major);
+            "/opt/homebrew/opt",
+            "/usr",
+            "/usr/lib/postgresql",
+        ];
+        // Of equal versions the last is taken: rather the system's own folders than whatever the path leads to.
+        let newest = std::env::split_paths(&path)
+            .chain(
+                places
+                    .iter()
+                    .flat_map(|place| subfolders(Path::new(place)))
+                    .map(|folder| folder.join("bin")),
+            )
+            .filter_map(|dir| Some((major_version(&dir)?, dir)))
+            .filter(|(major, _)| fits(*major))
+            .max_by_key(|(major, _)| *major);
         match (newest, wanted) {
             (Some((_, dir)), _) => Ok(Self(dir)),
             (None, Some(major)) => Err(gone(major)),
             (None, None) => Err(EmbeddedError::NotInstalled),
         }
     }
+}
+
+fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
 }
 
 /// The major version of the programs in `dir`, when `initdb` and `postgres` are both there.

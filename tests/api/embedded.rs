@@ -28,6 +28,12 @@ async fn ask(url: &str, sql: &str) -> Result<i32, tokio_postgres::Error> {
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
+async fn text(url: &str, sql: &str) -> String {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
 async fn tell(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -204,11 +210,10 @@ async fn owner_and_postmaster_killed_together_leave_nothing_that_hinders() {
 async fn an_orphaned_server_that_still_runs_is_replaced_and_others_are_left_alone() {
     let folder = Folder::new("embedded-orphan");
     let mut server = Embedded::start(folder.path()).unwrap();
-    let program = fs::read_link(format!(
-        "/proc/{}/exe",
-        postmaster(&folder).unwrap().as_raw_nonzero()
-    ))
-    .unwrap();
+    let first = postmaster(&folder).unwrap().as_raw_nonzero();
+    let arguments = fs::read_to_string(format!("/proc/{first}/cmdline")).unwrap();
+    let program = arguments.split('\0').next().unwrap();
+    let name = text(&server.url(), "SHOW cluster_name").await;
     let data = server.cluster().to_owned();
     server.stop();
 
@@ -225,6 +230,7 @@ async fn an_orphaned_server_that_still_runs_is_replaced_and_others_are_left_alon
         format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&entered)),
     );
     command
+        .args(["-c", &format!("cluster_name={name}")])
         .args(["-c", "listen_addresses=", "-k"])
         .arg(&sockets)
         .current_dir("/")
