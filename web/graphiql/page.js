@@ -66,7 +66,7 @@ async function signIn(email, password) {
   });
   const answer = data?.signIn;
   const problem = errors?.[0] ?? answer?.userErrors?.[0];
-  if (problem || !answer?.accessToken) throw new Error(problem?.message ?? "The server gave no token.");
+  if (problem || !answer?.accessToken) throw failure(problem?.message ?? "The server gave no token.");
   const { user, tenant, role } = answer.viewer;
   setSession({
     token: answer.accessToken,
@@ -90,6 +90,13 @@ function withSession(given) {
   return headers;
 }
 
+/** An error for people: without a stack, which GraphiQL would print. */
+function failure(message) {
+  const error = new Error(message);
+  delete error.stack;
+  return error;
+}
+
 async function post(params, headers = new Headers()) {
   headers.set("content-type", "application/json");
   if (!headers.has("accept")) headers.set("accept", "application/graphql-response+json, application/json");
@@ -97,12 +104,12 @@ async function post(params, headers = new Headers()) {
   try {
     response = await fetch(endpoint, { method: "POST", headers, body: JSON.stringify(params) });
   } catch {
-    throw new Error("The server cannot be reached.");
+    throw failure("The server cannot be reached.");
   }
   try {
     return await response.json();
   } catch {
-    throw new Error(`The server answered ${response.status} without a GraphQL response.`);
+    throw failure(`The server answered ${response.status} without a GraphQL response.`);
   }
 }
 
@@ -197,7 +204,7 @@ function subscribe(params, authorization, observer) {
       if (stream !== self) return;
       const refused = cause instanceof CloseEvent && (cause.code === 4401 || cause.code === 4403);
       end(describe(cause));
-      if (attached) observer.error(cause instanceof CloseEvent ? new Error(describe(cause)) : cause);
+      if (attached) observer.error(cause instanceof CloseEvent ? failure(describe(cause)) : cause);
       if (refused || cause?.[0]?.extensions?.code === "UNAUTHENTICATED") explainRefusal(authorization);
     },
     complete() {
