@@ -1,3 +1,126 @@
-//! Rules of database access.
+//! PostgreSQL, and the rules of reaching it.
+//!
+//! 1. A connection is taken here only: a [`session::Snapshot`] to read, a [`session::Transaction`] to write, each of one
+//!    tenant, and [`directory`] for the little that happens before a tenant is known.
+//! 2. The tenant is set by `SET LOCAL` in the message that begins the transaction, nowhere else.
+//! 3. Reads take `&AsyncPgConnection`, so that queries polled together are pipelined; writes take `&Transaction`.
+//! 4. What runs for every request must be a cached statement: no `diesel::update`, no `sql_query` (see [`statement`]).
 
+pub mod directory;
 pub mod embedded;
+pub mod id;
+pub mod migrate;
+pub mod schema;
+pub mod select;
+pub mod session;
+pub mod statement;
+pub mod text_enum;
+
+use std::time::Duration;
+
+use deadpool::managed::Object;
+use diesel_async::pooled_connection::deadpool::Pool;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use futures::FutureExt;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+
+/// The role that serves requests: neither owner nor exempt from row-level security.
+pub const RUNTIME_ROLE: &str = "dealstream_app";
+/// The role that may look across tenants at accounts and memberships, and at nothing else.
+pub const DIRECTORY_ROLE: &str = "dealstream_directory";
+
+pub(crate) type Connection = Object<AsyncDieselConnectionManager<AsyncPgConnection>>;
+
+/// The pool of connections to one PostgreSQL database.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<AsyncPgConnection>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+/// What every connection is told once, when it is opened.
+///
+/// Generic plans, because `LIMIT $1` would otherwise be planned anew at each call; the rest are bounds, so that no
+/// statement and no forgotten transaction holds the database for ever.
+fn connection_setup() -> String {
+    format!(
+        "SET ROLE {RUNTIME_ROLE}; SET plan_cache_mode = force_generic_plan; SET statement_timeout = '30s'; \
+         SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; SET timezone = 'UTC'"
+    )
+}
+
+impl Database {
+    /// Makes the pool; connections are opened when first needed.
+    ///
+    /// # Errors
+    /// A sentence for the operator when the URL cannot be read.
+    pub fn new(url: &str, connections: u32, wait: Duration) -> Result<Self, String> {
+        let mut config = ManagerConfig::default();
+        // No ping per checkout: a connection found closed is replaced, and a lost one answers UNAVAILABLE once.
+        config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(|url| {
+            let url = url.to_owned();
+            async move {
+                let mut conn = AsyncPgConnection::establish(&url).await?;
+                let setup = conn.batch_execute(&connection_setup()).await;
+                setup.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+                Ok(conn)
+            }
+            .boxed()
+        });
+        url.parse::<tokio_postgres::Config>()
+            .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))?;
+        let manager = AsyncDieselConnectionManager::new_with_config(url, config);
+        let pool = Pool::builder(manager)
+            .max_size(connections as usize)
+            .queue_mode(deadpool::managed::QueueMode::Lifo)
+            .runtime(deadpool::Runtime::Tokio1)
+            .wait_timeout(Some(wait))
+            .create_timeout(Some(wait))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { pool })
+    }
+
+    /// The only place that takes a connection.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub(in crate::db) async fn connection(&self) -> Result<Connection> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// A snapshot of one tenant's data, for reading. No connection is taken before the first use.
+    pub fn snapshot(&self, tenant: Uuid) -> session::Snapshot {
+        session::Snapshot::new(self.clone(), tenant)
+    }
+
+    /// Begins a transaction that may write one tenant's data.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no connection can be had.
+    pub async fn begin(&self, tenant: Uuid) -> Result<session::Transaction> {
+        session::Transaction::begin(self, tenant).await
+    }
+
+    /// Whether PostgreSQL answers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it does not.
+    pub async fn ping(&self) -> Result<()> {
+        let mut conn = self.connection().await?;
+        conn.batch_execute("SELECT").await.map_err(Error::from)
+    }
+
+    /// How many connections are open, and how many of these are free.
+    pub fn pool_status(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.available)
+    }
+}

@@ -1,3 +1,23 @@
-//! The kit of the API: what every entity's types, queries and mutations are made with. It knows no entity.
+//! The kit that every feature of the schema is built with. It knows no entity.
+//!
+//! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
+//! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
+//! every change · [`id`], [`scalar`] values · [`problem`] errors · [`limits`] what a document may cost.
 
+pub mod connection;
+pub mod context;
+pub mod filter;
+pub mod guard;
+pub mod id;
+pub mod input;
 pub mod limits;
+pub mod loader;
+pub mod mutation;
+pub mod problem;
+pub mod scalar;
+
+pub use connection::{Connection, OrderDirection, PageArgs};
+pub use context::{ContextExt, Session};
+pub use guard::Can;
+pub use loader::Batch;
+pub use mutation::{Outcome, mutate};

@@ -1,0 +1,158 @@
+//! The schema's roots: every feature merged, a line each.
+
+use std::sync::Arc;
+
+use async_graphql::{
+    Context, Interface, MergedObject, MergedSubscription, Object, SDLExportOptions, ValidationMode,
+};
+
+use crate::auth::Permission;
+use crate::auth::token::Tokens;
+use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery};
+use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery};
+use crate::crm::deals::{
+    Deal, DealById, DealMutation, DealQuery, DealStageChange, DealSubscription, StageChangeById,
+};
+use crate::crm::interactions::{Interaction, InteractionById, InteractionMutation, InteractionQuery};
+use crate::crm::pipelines::{
+    Pipeline, PipelineById, PipelineMutation, PipelineQuery, PipelineStage, StageById,
+};
+use crate::db::id::{Kind, read_id};
+use crate::error::{Error, Result};
+use crate::graphql::limits::{self, Documents, Limits};
+use crate::graphql::{Batch, ContextExt};
+use crate::identity::{IdentityMutation, IdentityQuery, Tenant, TenantById, User, UserById};
+
+/// The schema of Dealstream.
+pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
+
+/// What can be asked.
+#[derive(MergedObject, Default)]
+pub struct Query(
+    IdentityQuery,
+    CompanyQuery,
+    ContactQuery,
+    PipelineQuery,
+    DealQuery,
+    InteractionQuery,
+    NodeQuery,
+);
+
+/// What can be changed.
+#[derive(MergedObject, Default)]
+pub struct Mutation(
+    IdentityMutation,
+    CompanyMutation,
+    ContactMutation,
+    PipelineMutation,
+    DealMutation,
+    InteractionMutation,
+);
+
+/// What can be followed.
+#[derive(MergedSubscription, Default)]
+pub struct Subscription(DealSubscription);
+
+/// A record with an id that is unique over all kinds of records.
+#[derive(Interface)]
+#[graphql(field(
+    name = "id",
+    ty = "async_graphql::ID",
+    desc = "The record's id; its prefix tells the kind."
+))]
+pub enum Node {
+    Tenant(Arc<Tenant>),
+    User(Arc<User>),
+    Company(Arc<Company>),
+    Contact(Arc<Contact>),
+    Pipeline(Arc<Pipeline>),
+    PipelineStage(Arc<PipelineStage>),
+    Deal(Arc<Deal>),
+    DealStageChange(Arc<DealStageChange>),
+    Interaction(Arc<Interaction>),
+}
+
+/// Finds the record that an id names, if the viewer may see its kind.
+async fn find_node(ctx: &Context<'_>, id: &str) -> Result<Option<Node>> {
+    let Some((prefix, uuid)) = read_id(id) else {
+        return Err(Error::BadInput("This is not an id of a record.".to_owned()));
+    };
+    async fn find<B>(ctx: &Context<'_>, permission: Permission, uuid: uuid::Uuid) -> Result<Option<Node>>
+    where
+        B: Batch,
+        B::Key: From<uuid::Uuid>,
+        B::Value: Into<Node>,
+    {
+        ctx.viewer()?.require(permission)?;
+        Ok(ctx.load::<B>(uuid.into()).await?.map(Into::into))
+    }
+    match prefix {
+        Tenant::PREFIX => find::<TenantById>(ctx, Permission::TenantRead, uuid).await,
+        User::PREFIX => find::<UserById>(ctx, Permission::UsersRead, uuid).await,
+        Company::PREFIX => find::<CompanyById>(ctx, Permission::CompaniesRead, uuid).await,
+        Contact::PREFIX => find::<ContactById>(ctx, Permission::ContactsRead, uuid).await,
+        Pipeline::PREFIX => find::<PipelineById>(ctx, Permission::PipelinesRead, uuid).await,
+        PipelineStage::PREFIX => find::<StageById>(ctx, Permission::PipelinesRead, uuid).await,
+        Deal::PREFIX => find::<DealById>(ctx, Permission::DealsRead, uuid).await,
+        DealStageChange::PREFIX => find::<StageChangeById>(ctx, Permission::DealsRead, uuid).await,
+        Interaction::PREFIX => find::<InteractionById>(ctx, Permission::InteractionsRead, uuid).await,
+        _ => Err(Error::BadInput("This is not an id of a record.".to_owned())),
+    }
+}
+
+/// Records of any kind at the root of the schema.
+#[derive(Default)]
+pub struct NodeQuery;
+
+/// Ids in one `nodes` at most.
+const MAX_NODES: usize = 100;
+
+#[Object]
+impl NodeQuery {
+    /// A record of any kind by its id; null when there is none.
+    async fn node(&self, ctx: &Context<'_>, id: async_graphql::ID) -> Result<Option<Node>> {
+        ctx.viewer()?;
+        find_node(ctx, &id).await
+    }
+
+    /// Records of any kind by their ids, 100 at most, in the order of the ids; null where there is none.
+    async fn nodes(&self, ctx: &Context<'_>, ids: Vec<async_graphql::ID>) -> Result<Vec<Option<Node>>> {
+        ctx.viewer()?;
+        if ids.len() > MAX_NODES {
+            return Err(Error::BadInput(format!(
+                "At most {MAX_NODES} ids can be looked up at once."
+            )));
+        }
+        futures::future::try_join_all(ids.iter().map(|id| find_node(ctx, id))).await
+    }
+}
+
+type SchemaBuilder = async_graphql::SchemaBuilder<Query, Mutation, Subscription>;
+
+fn builder() -> SchemaBuilder {
+    Schema::build(Query::default(), Mutation::default(), Subscription::default())
+        .disable_suggestions()
+        .with_sorted_fields()
+}
+
+/// Builds the schema that executes, and the guard that judges every document before it comes there.
+///
+/// The schema repeats none of the guard's checks: a document is validated once, when it is first seen.
+pub fn build(tokens: Arc<Tokens>, limits: Limits) -> (Schema, Documents) {
+    let schema = builder()
+        .data(tokens)
+        .validation_mode(ValidationMode::Fast)
+        .finish();
+    let documents = Documents::new(limits, &sdl(), limits::validator(builder()));
+    (schema, documents)
+}
+
+/// The schema's text, as committed in `schema.graphql`.
+pub fn sdl() -> String {
+    let options = SDLExportOptions::new()
+        .sorted_fields()
+        .sorted_arguments()
+        .sorted_enum_items()
+        .include_specified_by();
+    builder().finish().sdl_with_options(options)
+}

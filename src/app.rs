@@ -1,0 +1,120 @@
+//! The only place where the parts meet.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::TimeDelta;
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Schema};
+use crate::auth::Viewer;
+use crate::auth::token::Tokens;
+use crate::config::Config;
+use crate::db::{Database, migrate};
+use crate::error::Result;
+use crate::events::Hub;
+use crate::graphql::Session;
+use crate::graphql::limits::{Documents, Limits};
+
+/// The running application: everything that a request needs.
+pub struct App {
+    pub config: Config,
+    pub db: Database,
+    pub hub: Arc<Hub>,
+    pub schema: Schema,
+    /// The guard that every document passes before it is executed.
+    pub documents: Documents,
+    pub tokens: Arc<Tokens>,
+    /// Cancelled when the server begins to stop.
+    pub shutdown: CancellationToken,
+}
+
+impl App {
+    /// Makes the application over a database that has been migrated, and refuses one that would not keep tenants apart.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub async fn new(config: Config, database_url: &str) -> Result<Arc<Self>, String> {
+        let lifetime = TimeDelta::minutes(i64::from(config.jwt_access_token_minutes));
+        let secret = config
+            .jwt_secret
+            .as_ref()
+            .ok_or("JWT_SECRET is missing: give at least 32 random bytes.")?;
+        let secret = secret.expose_secret().as_bytes();
+        let tokens = Arc::new(Tokens::new(
+            secret,
+            &config.jwt_issuer,
+            &config.jwt_audience,
+            lifetime,
+        )?);
+        let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
+        let db = Database::new(database_url, config.database_connections, wait)?;
+        migrate::verify_isolation(&db).await?;
+        let hub = Hub::new(db.clone());
+        let limits = Limits {
+            introspection: config.introspection,
+            ..Limits::default()
+        };
+        let (schema, documents) = api::build(tokens.clone(), limits);
+        Ok(Arc::new(Self {
+            config,
+            db,
+            hub,
+            schema,
+            documents,
+            tokens,
+            shutdown: CancellationToken::new(),
+        }))
+    }
+
+    /// Who an access token stands for.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Unauthenticated`] when it is not valid.
+    pub fn authenticate(&self, token: &str) -> Result<Viewer> {
+        self.tokens.verify(token)
+    }
+
+    /// A session for one operation. Put it into the request as `Arc<Session>`.
+    pub fn session(&self, viewer: Option<Viewer>) -> Session {
+        Session::new(self.db.clone(), self.hub.clone(), viewer)
+    }
+}
+
+/// The signing secret of a server with an embedded database: made at the first start and kept beside the data.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn kept_secret(data_dir: &Path) -> Result<SecretString, String> {
+    let path = data_dir.join("jwt-secret");
+    match std::fs::read_to_string(&path) {
+        Ok(secret) if !secret.trim().is_empty() => return Ok(secret.trim().to_owned().into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(format!(
+                "The signing secret in {} cannot be read: {error}",
+                path.display()
+            ));
+        }
+    }
+    let mut bytes = [0_u8; 48];
+    rand::rng().fill_bytes(&mut bytes);
+    let secret = STANDARD.encode(bytes);
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(|error| format!("The signing secret cannot be kept in {}: {error}", path.display()))?;
+    Ok(secret.into())
+}

@@ -1,0 +1,109 @@
+//! The whole policy: which role may do what.
+
+use async_graphql::Enum;
+
+use crate::db::text_enum::text_enum;
+
+text_enum! {
+    /// What a user may do in a tenant. See `viewer { permissions }` for what each role permits.
+    #[derive(Enum, serde::Serialize, serde::Deserialize)]
+    pub enum Role {
+        /// Everything, the tenant's settings and users included.
+        Admin = "ADMIN",
+        /// All records, pipelines included.
+        Manager = "MANAGER",
+        /// Companies, contacts, deals and interactions.
+        Sales = "SALES",
+        /// Companies, contacts and interactions; deals to read.
+        Marketing = "MARKETING",
+        /// Everything to read, nothing to change.
+        Viewer = "VIEWER",
+    }
+}
+
+text_enum! {
+    /// The right to do one thing with one kind of record.
+    #[derive(Enum)]
+    pub enum Permission {
+        /// See the tenant's name and settings.
+        TenantRead = "TENANT_READ",
+        /// Change the tenant's name and settings.
+        TenantWrite = "TENANT_WRITE",
+        /// See the tenant's users.
+        UsersRead = "USERS_READ",
+        /// Change the tenant's users and their roles.
+        UsersWrite = "USERS_WRITE",
+        /// See companies.
+        CompaniesRead = "COMPANIES_READ",
+        /// Create and change companies.
+        CompaniesWrite = "COMPANIES_WRITE",
+        /// Delete companies.
+        CompaniesDelete = "COMPANIES_DELETE",
+        /// See contacts.
+        ContactsRead = "CONTACTS_READ",
+        /// Create and change contacts.
+        ContactsWrite = "CONTACTS_WRITE",
+        /// Delete contacts.
+        ContactsDelete = "CONTACTS_DELETE",
+        /// See pipelines and their stages.
+        PipelinesRead = "PIPELINES_READ",
+        /// Create, change and delete pipelines and their stages.
+        PipelinesWrite = "PIPELINES_WRITE",
+        /// See deals and follow their changes.
+        DealsRead = "DEALS_READ",
+        /// Create, change and move deals.
+        DealsWrite = "DEALS_WRITE",
+        /// Delete deals.
+        DealsDelete = "DEALS_DELETE",
+        /// See interactions.
+        InteractionsRead = "INTERACTIONS_READ",
+        /// Record, change and complete interactions.
+        InteractionsWrite = "INTERACTIONS_WRITE",
+        /// Delete interactions.
+        InteractionsDelete = "INTERACTIONS_DELETE",
+    }
+}
+
+impl Permission {
+    /// The name that clients see, for example `DEALS_WRITE`.
+    pub fn name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Role {
+    /// Whether this role permits it. One line a role; what is not named is not permitted.
+    pub fn permits(self, permission: Permission) -> bool {
+        use Permission as P;
+        let reads = permission.name().ends_with("_READ");
+        match self {
+            Self::Admin => true,
+            Self::Manager => !matches!(permission, P::TenantWrite | P::UsersWrite),
+            Self::Sales => {
+                reads
+                    || matches!(
+                        permission,
+                        P::CompaniesWrite | P::ContactsWrite | P::DealsWrite | P::InteractionsWrite
+                    )
+                    || matches!(permission, P::DealsDelete | P::InteractionsDelete)
+            }
+            Self::Marketing => {
+                reads
+                    || matches!(
+                        permission,
+                        P::CompaniesWrite | P::ContactsWrite | P::InteractionsWrite
+                    )
+            }
+            Self::Viewer => reads,
+        }
+    }
+
+    /// Everything this role permits, in the order of the policy.
+    pub fn permissions(self) -> Vec<Permission> {
+        Permission::ALL
+            .iter()
+            .copied()
+            .filter(|permission| self.permits(*permission))
+            .collect()
+    }
+}

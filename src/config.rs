@@ -1,0 +1,142 @@
+//! Every setting of the server, in one struct. Nothing else reads the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use secrecy::SecretString;
+
+/// The settings, from the command line, the environment or a `.env` file, in this order of precedence.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// PostgreSQL to use, 15 or newer, as a `postgres://` URL. Without it the server runs a private PostgreSQL of its own.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    pub database_url: Option<String>,
+
+    /// Where the embedded PostgreSQL keeps its data and the generated secrets.
+    #[arg(
+        long,
+        env = "DEALSTREAM_DATA_DIR",
+        default_value = ".dealstream",
+        global = true
+    )]
+    pub data_dir: PathBuf,
+
+    /// Address and port to listen on.
+    #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:4000", global = true)]
+    pub listen_addr: SocketAddr,
+
+    /// Port to listen on; overrides the port of the listen address.
+    #[arg(long, env = "PORT", global = true)]
+    pub port: Option<u16>,
+
+    /// Connections to PostgreSQL at most.
+    #[arg(long, env = "DEALSTREAM_DATABASE_CONNECTIONS", default_value_t = 16, global = true,
+          value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: u32,
+
+    /// Seconds to wait for a free database connection before a request is answered with UNAVAILABLE.
+    #[arg(long, env = "DEALSTREAM_DATABASE_WAIT_SECONDS", default_value_t = 5, global = true,
+          value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub database_wait_seconds: u32,
+
+    /// Secret that signs access tokens, 32 bytes or more. Generated and kept when PostgreSQL is embedded, required otherwise.
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
+    pub jwt_secret: Option<SecretString>,
+
+    /// Issuer that access tokens carry and must carry.
+    #[arg(long, env = "JWT_ISSUER", default_value = "dealstream", global = true)]
+    pub jwt_issuer: String,
+
+    /// Audience that access tokens carry and must carry.
+    #[arg(long, env = "JWT_AUDIENCE", default_value = "dealstream", global = true)]
+    pub jwt_audience: String,
+
+    /// Minutes that an access token is valid.
+    #[arg(long, env = "JWT_ACCESS_TOKEN_MINUTES", default_value_t = 15, global = true,
+          value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub jwt_access_token_minutes: u32,
+
+    /// Whether the page at /graphiql is served.
+    #[arg(long, env = "DEALSTREAM_GRAPHIQL", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    pub graphiql: bool,
+
+    /// Whether clients may ask for the schema.
+    #[arg(long, env = "DEALSTREAM_INTROSPECTION", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    pub introspection: bool,
+
+    /// Origins, besides the server's own, from which browsers may open a WebSocket, separated by commas.
+    #[arg(
+        long,
+        env = "DEALSTREAM_ALLOWED_ORIGINS",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub allowed_origins: Vec<String>,
+
+    /// Whether an empty embedded database is filled with the two demo tenants.
+    #[arg(long, env = "DEALSTREAM_DEMO", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    pub demo: bool,
+
+    /// Log as text or as one JSON object a line.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+
+    /// What to log, as a filter of tracing-subscriber, for example `info,dealstream=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info", global = true)]
+    pub log: String,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Config {
+    /// The settings as their defaults have them: for tests and tools, which then change what they need.
+    pub fn defaults() -> Self {
+        #[derive(clap::Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            config: Config,
+        }
+        let command = <Defaults as clap::CommandFactory>::command().mut_args(|arg| arg.env(None::<&str>));
+        let matches = command.get_matches_from(["dealstream"]);
+        <Config as clap::FromArgMatches>::from_arg_matches(&matches)
+            .expect("every setting has a default or is optional")
+    }
+
+    /// The address to listen on, with the port override applied.
+    pub fn listen_addr(&self) -> SocketAddr {
+        let mut addr = self.listen_addr;
+        if let Some(port) = self.port {
+            addr.set_port(port);
+        }
+        addr
+    }
+
+    /// Refuses environment variables that look like settings and are none, so that a typing error is noticed at start.
+    ///
+    /// # Errors
+    /// The sentence to print, which names the variable.
+    pub fn refuse_unknown_variables(
+        names: impl IntoIterator<Item = String>,
+        command: &clap::Command,
+    ) -> Result<(), String> {
+        let known: Vec<&str> = command
+            .get_arguments()
+            .filter_map(|a| a.get_env()?.to_str())
+            .collect();
+        for name in names {
+            let ours = name.starts_with("DEALSTREAM_") || name.starts_with("JWT_");
+            if ours && !known.contains(&name.as_str()) {
+                return Err(format!(
+                    "{name} is not a setting of Dealstream; see `dealstream --help` for the list."
+                ));
+            }
+        }
+        Ok(())
+    }
+}

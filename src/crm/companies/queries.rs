@@ -1,0 +1,167 @@
+//! All SQL about companies.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::Company;
+use super::types::CompanyFilter;
+use crate::db::id::Id;
+use crate::db::schema::companies;
+use crate::db::select::{Predicate, contains_pattern};
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, Problem, ProblemCode, Result};
+use crate::graphql::Batch;
+use crate::graphql::filter::combine;
+
+/// Loads companies by their ids.
+pub struct CompanyById;
+
+impl Batch for CompanyById {
+    type Key = Id<Company>;
+    type Value = Arc<Company>;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<Company>],
+    ) -> Result<HashMap<Id<Company>, Arc<Company>>> {
+        let found: Vec<Company> = companies::table
+            .filter(companies::id.eq_any(keys))
+            .select(Company::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|company| (company.id, Arc::new(company)))
+            .collect())
+    }
+}
+
+/// The condition that a filter stands for.
+///
+/// # Errors
+/// [`Error::BadInput`] for values that no list can be filtered by.
+pub fn matching(filter: CompanyFilter) -> Result<Predicate> {
+    let own = [
+        filter.id.map(|id| id.on(companies::id)),
+        filter.name.map(|name| name.on(companies::name)),
+        filter.domain.map(|domain| domain.on(companies::domain)),
+        filter.industry.map(|industry| industry.on(companies::industry)),
+        filter.email.map(|email| email.on(companies::email)),
+        filter.owner_id.map(|owner| owner.on(companies::owner_id)),
+        filter.created_at.map(|moment| moment.on(companies::created_at)),
+        filter.updated_at.map(|moment| moment.on(companies::updated_at)),
+    ];
+    let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    combine(own, filter.and, filter.or, filter.not, matching)
+}
+
+/// The condition of a list: a text that name, domain or e-mail contains, and a filter.
+///
+/// # Errors
+/// As [`matching`].
+pub(super) fn listed(search: Option<&str>, filter: Option<CompanyFilter>) -> Result<Predicate> {
+    let found = search.map(|text| {
+        let pattern = contains_pattern(&text.to_lowercase());
+        Predicate::sql("id IN (SELECT search_companies(?))").bind::<Text, _>(pattern)
+    });
+    Ok(Predicate::all(
+        found.into_iter().chain(filter.map(matching).transpose()?),
+    ))
+}
+
+/// Reads a company and locks it until the end of the transaction.
+///
+/// # Errors
+/// As a user error on `field` when there is no such company.
+pub(super) async fn find_for_update(tx: &Transaction, id: Id<Company>, field: &str) -> Result<Company> {
+    let found = companies::table
+        .filter(companies::id.eq(id))
+        .select(Company::as_select())
+        .for_update()
+        .first(&mut tx.conn())
+        .await
+        .optional()?;
+    found.ok_or_else(|| Error::invalid(field, ProblemCode::NotFound, "There is no such company."))
+}
+
+/// Adds a company.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub async fn insert(tx: &Transaction, company: &Company) -> Result<()> {
+    diesel::insert_into(companies::table)
+        .values(company)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes a changed company; its version and time of change are already new.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub(super) async fn update(tx: &Transaction, company: &Company) -> Result<()> {
+    statement(
+        "UPDATE companies SET name = ?, domain = ?, industry = ?, email = ?, phone = ?, address = ?, owner_id = ?,
+                updated_at = ?, version = ?
+          WHERE id = ?",
+    )
+    .bind::<Text, _>(&company.name)
+    .bind::<Nullable<Text>, _>(&company.domain)
+    .bind::<Nullable<Text>, _>(&company.industry)
+    .bind::<Nullable<Text>, _>(&company.email)
+    .bind::<Nullable<Text>, _>(&company.phone)
+    .bind::<Nullable<Jsonb>, _>(&company.address)
+    .bind::<Nullable<SqlUuid>, _>(company.owner_id)
+    .bind::<Timestamptz, _>(company.updated_at)
+    .bind::<Integer, _>(company.version)
+    .bind::<SqlUuid, _>(company.id)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Deletes a company that nothing depends on.
+///
+/// # Errors
+/// As a user error when contacts, deals or interactions refer to it.
+pub(super) async fn delete(tx: &Transaction, id: Id<Company>) -> Result<()> {
+    use crate::db::schema::{contacts, deals, interactions};
+    let mut conn = tx.conn();
+    // The locked row keeps new references out until the transaction ends.
+    let (contact, deal, interaction): (bool, bool, bool) = diesel::select((
+        diesel::dsl::exists(contacts::table.filter(contacts::company_id.eq(id))),
+        diesel::dsl::exists(deals::table.filter(deals::company_id.eq(id))),
+        diesel::dsl::exists(interactions::table.filter(interactions::company_id.eq(id))),
+    ))
+    .get_result(&mut conn)
+    .await?;
+    let used: Vec<&str> = [
+        (contact, "contacts"),
+        (deal, "deals"),
+        (interaction, "interactions"),
+    ]
+    .into_iter()
+    .filter_map(|(used, what)| used.then_some(what))
+    .collect();
+    if !used.is_empty() {
+        let message = format!(
+            "The company still has {}. Move or delete them first.",
+            used.join(", ")
+        );
+        return Err(Error::Invalid(vec![Problem::new(
+            "companyId",
+            ProblemCode::InUse,
+            message,
+        )]));
+    }
+    diesel::delete(companies::table.filter(companies::id.eq(id)))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Companies in the schema.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+
+use super::model::{CompanyOrderField, PostalAddress};
+use super::{Company, CompanyById, queries};
+use crate::auth::Permission;
+use crate::crm::contacts::{Contact, ContactsByCompany};
+use crate::crm::deals::{Deal, DealsByCompany};
+use crate::crm::interactions::{Interaction, InteractionsByCompany};
+use crate::db::id::Id;
+use crate::error::Result;
+use crate::graphql::connection::{Cursor, nested, paged};
+use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::identity::{User, UserById};
+
+/// A business that your people are in touch with.
+#[Object]
+impl Company {
+    /// The company's id, for example `company_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> Id<Company> {
+        self.id
+    }
+
+    /// The company's name.
+    async fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The company's internet domain, for example `acme.example`.
+    async fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
+    /// The industry that the company works in.
+    async fn industry(&self) -> Option<&str> {
+        self.industry.as_deref()
+    }
+
+    /// The company's general e-mail address.
+    async fn email(&self) -> Option<&str> {
+        self.email.as_deref()
+    }
+
+    /// The company's telephone number.
+    async fn phone(&self) -> Option<&str> {
+        self.phone.as_deref()
+    }
+
+    /// The company's postal address.
+    async fn address(&self) -> Option<Address<'_>> {
+        let PostalAddress {
+            street,
+            city,
+            region,
+            postal_code,
+            country_code,
+        } = self.address.as_ref()?;
+        Some(Address {
+            street: street.as_deref(),
+            city: city.as_deref(),
+            region: region.as_deref(),
+            postal_code: postal_code.as_deref(),
+            country_code: country_code.as_deref(),
+        })
+    }
+
+    /// The user who looks after the company.
+    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
+        match self.owner_id {
+            Some(id) => ctx.load::<UserById>(id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The people who work at the company, newest first.
+    async fn contacts(
+        &self,
+        ctx: &Context<'_>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Contact>> {
+        nested::<ContactsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
+    }
+
+    /// The deals with the company, newest first.
+    async fn deals(
+        &self,
+        ctx: &Context<'_>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Deal>> {
+        nested::<DealsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
+    }
+
+    /// The interactions with the company, latest first.
+    async fn interactions(
+        &self,
+        ctx: &Context<'_>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Interaction>> {
+        nested::<InteractionsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
+    }
+
+    /// When the company was added.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    /// When the company was last changed.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+
+    /// Counts the changes of the company. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
+    async fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+/// Where letters to a company go.
+#[derive(SimpleObject)]
+#[graphql(name = "PostalAddress")]
+struct Address<'a> {
+    /// Street and number, in as many lines as it takes.
+    street: Option<&'a str>,
+    /// The city or town.
+    city: Option<&'a str>,
+    /// The state, province or region.
+    region: Option<&'a str>,
+    /// The postal code.
+    postal_code: Option<&'a str>,
+    /// The country, as two letters of ISO 3166, for example `DE`.
+    country_code: Option<&'a str>,
+}
+
+/// Which companies to list. All conditions must hold.
+#[derive(Debug, Clone, Default, InputObject)]
+pub struct CompanyFilter {
+    /// By id.
+    pub id: Option<IdFilter<Company>>,
+    /// By name.
+    pub name: Option<StringFilter>,
+    /// By internet domain.
+    pub domain: Option<StringFilter>,
+    /// By industry.
+    pub industry: Option<StringFilter>,
+    /// By e-mail address.
+    pub email: Option<StringFilter>,
+    /// By the user who looks after them.
+    pub owner_id: Option<IdFilter<User>>,
+    /// By when they were added.
+    pub created_at: Option<DateTimeFilter>,
+    /// By when they were last changed.
+    pub updated_at: Option<DateTimeFilter>,
+    /// All of these hold too.
+    pub and: Option<Vec<CompanyFilter>>,
+    /// At least one of these holds too.
+    pub or: Option<Vec<CompanyFilter>>,
+    /// This does not hold.
+    pub not: Option<Box<CompanyFilter>>,
+}
+
+/// How to sort companies.
+#[derive(Debug, Clone, InputObject)]
+pub struct CompanyOrder {
+    /// What to sort by.
+    field: CompanyOrderField,
+    /// Which end comes first.
+    #[graphql(default_with = "OrderDirection::Asc")]
+    direction: OrderDirection,
+}
+
+/// Companies at the root of the schema.
+#[derive(Default)]
+pub struct CompanyQuery;
+
+#[Object]
+impl CompanyQuery {
+    /// A company by its id; null when there is none.
+    #[graphql(guard = "Can(Permission::CompaniesRead)")]
+    async fn company(&self, ctx: &Context<'_>, id: Id<Company>) -> Result<Option<Arc<Company>>> {
+        ctx.load::<CompanyById>(id).await
+    }
+
+    /// The tenant's companies, newest first unless ordered otherwise. `search` finds a text anywhere in name, domain
+    /// or e-mail address.
+    #[graphql(guard = "Can(Permission::CompaniesRead)")]
+    #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
+    async fn companies(
+        &self,
+        ctx: &Context<'_>,
+        search: Option<String>,
+        filter: Option<CompanyFilter>,
+        order_by: Option<CompanyOrder>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Company>> {
+        let order = order_by
+            .map(|by| (by.field, by.direction))
+            .unwrap_or((CompanyOrderField::CreatedAt, OrderDirection::Desc));
+        let args = PageArgs::new(first, after, last, before);
+        paged(ctx, args, order, || {
+            queries::listed(search.as_deref(), filter.clone())
+        })
+        .await
+    }
+}

@@ -1,0 +1,11 @@
+//! Contacts: the people that the tenant deals with.
+
+mod model;
+mod mutations;
+mod queries;
+mod types;
+
+pub use model::{Contact, LifecycleStage, RecordStatus};
+pub use mutations::ContactMutation;
+pub use queries::{ContactById, ContactsByCompany, insert, matching};
+pub use types::{ContactFilter, ContactQuery};

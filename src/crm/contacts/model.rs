@@ -1,0 +1,108 @@
+//! A contact as it is kept.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::crm::companies::Company;
+use crate::db::id::{Id, Kind};
+use crate::db::schema::contacts;
+use crate::db::select::{Listed, SortValue};
+use crate::db::text_enum::text_enum;
+use crate::identity::User;
+
+/// A person in the CRM.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
+#[diesel(table_name = contacts)]
+pub struct Contact {
+    pub id: Id<Contact>,
+    pub name: String,
+    pub email: Option<String>,
+    pub phone: Option<String>,
+    pub job_title: Option<String>,
+    pub company_id: Option<Id<Company>>,
+    pub lifecycle_stage: LifecycleStage,
+    pub record_status: RecordStatus,
+    pub source: Option<String>,
+    /// Within [`RATING`].
+    pub rating: Option<i32>,
+    pub notes: Option<String>,
+    pub owner_id: Option<Id<User>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i32,
+}
+
+/// What a rating can be.
+pub(super) const RATING: std::ops::RangeInclusive<i32> = 0..=5;
+
+text_enum! {
+    /// How far a person has come on the way to being a customer.
+    #[derive(async_graphql::Enum, Serialize, Deserialize)]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    pub enum LifecycleStage {
+        /// May become interested.
+        Lead = "LEAD",
+        /// Is interested.
+        Prospect = "PROSPECT",
+        /// Has bought.
+        Customer = "CUSTOMER",
+        /// Will not buy, or not again.
+        Closed = "CLOSED",
+    }
+}
+
+text_enum! {
+    /// Whether a contact is still worked with.
+    #[derive(async_graphql::Enum, Serialize, Deserialize)]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    pub enum RecordStatus {
+        /// The contact is worked with.
+        Active = "ACTIVE",
+        /// The contact rests for the time being.
+        Inactive = "INACTIVE",
+        /// The contact is kept for the record only.
+        Archived = "ARCHIVED",
+    }
+}
+
+impl Kind for Contact {
+    const PREFIX: &'static str = "contact";
+}
+
+/// What contacts can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, async_graphql::Enum)]
+pub enum ContactOrderField {
+    /// When the contact was added.
+    CreatedAt,
+    /// When the contact was last changed.
+    UpdatedAt,
+    /// The name.
+    Name,
+}
+
+impl Listed for Contact {
+    const TABLE: &'static str = "contacts";
+    type Order = ContactOrderField;
+
+    fn order_column(order: ContactOrderField) -> &'static str {
+        match order {
+            ContactOrderField::CreatedAt => "created_at",
+            ContactOrderField::UpdatedAt => "updated_at",
+            ContactOrderField::Name => "name",
+        }
+    }
+
+    fn order_value(&self, order: ContactOrderField) -> SortValue {
+        match order {
+            ContactOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
+            ContactOrderField::UpdatedAt => SortValue::Time(self.updated_at.timestamp_micros()),
+            ContactOrderField::Name => SortValue::Text(self.name.clone()),
+        }
+    }
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}

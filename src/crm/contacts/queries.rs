@@ -1,0 +1,199 @@
+//! All SQL about contacts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::Contact;
+use super::model::ContactOrderField;
+use super::types::ContactFilter;
+use crate::crm::companies::{self, Company};
+use crate::db::id::Id;
+use crate::db::schema::contacts;
+use crate::db::select::{Predicate, contains_pattern};
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, Problem, ProblemCode, Result};
+use crate::graphql::Batch;
+use crate::graphql::connection::Children;
+use crate::graphql::filter::combine;
+
+/// Loads contacts by their ids.
+pub struct ContactById;
+
+impl Batch for ContactById {
+    type Key = Id<Contact>;
+    type Value = Arc<Contact>;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<Contact>],
+    ) -> Result<HashMap<Id<Contact>, Arc<Contact>>> {
+        let found: Vec<Contact> = contacts::table
+            .filter(contacts::id.eq_any(keys))
+            .select(Contact::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|contact| (contact.id, Arc::new(contact)))
+            .collect())
+    }
+}
+
+/// The people who work at a company, newest first.
+pub struct ContactsByCompany;
+
+impl Children for ContactsByCompany {
+    type Parent = Company;
+    type Row = Contact;
+    const COLUMN: &'static str = "company_id";
+    const ORDER: ContactOrderField = ContactOrderField::CreatedAt;
+
+    fn parent_of(contact: &Contact) -> Option<Id<Company>> {
+        contact.company_id
+    }
+}
+
+/// The condition that a filter stands for.
+///
+/// # Errors
+/// [`Error::BadInput`] for values that no list can be filtered by.
+pub fn matching(filter: ContactFilter) -> Result<Predicate> {
+    let at_company = |company| {
+        Ok(Predicate::refers_to(
+            contacts::company_id,
+            "companies",
+            companies::matching(company)?,
+        ))
+    };
+    let own = [
+        filter.id.map(|id| id.on(contacts::id)),
+        filter.name.map(|name| name.on(contacts::name)),
+        filter.email.map(|email| email.on(contacts::email)),
+        filter.job_title.map(|title| title.on(contacts::job_title)),
+        filter.company_id.map(|company| company.on(contacts::company_id)),
+        filter.company.map(at_company),
+        filter
+            .lifecycle_stage
+            .map(|stage| stage.on(contacts::lifecycle_stage)),
+        filter
+            .record_status
+            .map(|status| status.on(contacts::record_status)),
+        filter.source.map(|source| source.on(contacts::source)),
+        filter.rating.map(|rating| Ok(rating.on(contacts::rating))),
+        filter.owner_id.map(|owner| owner.on(contacts::owner_id)),
+        filter.created_at.map(|moment| moment.on(contacts::created_at)),
+        filter.updated_at.map(|moment| moment.on(contacts::updated_at)),
+    ];
+    let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    combine(own, filter.and, filter.or, filter.not, matching)
+}
+
+/// The condition of a list: a text that name, e-mail or job title contains, and a filter.
+///
+/// # Errors
+/// As [`matching`].
+pub(super) fn listed(search: Option<&str>, filter: Option<ContactFilter>) -> Result<Predicate> {
+    let found = search.map(|text| {
+        let pattern = contains_pattern(&text.to_lowercase());
+        Predicate::sql("id IN (SELECT search_contacts(?))").bind::<Text, _>(pattern)
+    });
+    Ok(Predicate::all(
+        found.into_iter().chain(filter.map(matching).transpose()?),
+    ))
+}
+
+/// Reads a contact and locks it until the end of the transaction.
+///
+/// # Errors
+/// As a user error on `field` when there is no such contact.
+pub(super) async fn find_for_update(tx: &Transaction, id: Id<Contact>, field: &str) -> Result<Contact> {
+    let found = contacts::table
+        .filter(contacts::id.eq(id))
+        .select(Contact::as_select())
+        .for_update()
+        .first(&mut tx.conn())
+        .await
+        .optional()?;
+    found.ok_or_else(|| Error::invalid(field, ProblemCode::NotFound, "There is no such contact."))
+}
+
+/// Adds a contact.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub async fn insert(tx: &Transaction, contact: &Contact) -> Result<()> {
+    diesel::insert_into(contacts::table)
+        .values(contact)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes a changed contact; its version and time of change are already new.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub(super) async fn update(tx: &Transaction, contact: &Contact) -> Result<()> {
+    statement(
+        "UPDATE contacts SET name = ?, email = ?, phone = ?, job_title = ?, company_id = ?, lifecycle_stage = ?,
+                record_status = ?, source = ?, rating = ?, notes = ?, owner_id = ?, updated_at = ?, version = ?
+          WHERE id = ?",
+    )
+    .bind::<Text, _>(&contact.name)
+    .bind::<Nullable<Text>, _>(&contact.email)
+    .bind::<Nullable<Text>, _>(&contact.phone)
+    .bind::<Nullable<Text>, _>(&contact.job_title)
+    .bind::<Nullable<SqlUuid>, _>(contact.company_id)
+    .bind::<Text, _>(contact.lifecycle_stage)
+    .bind::<Text, _>(contact.record_status)
+    .bind::<Nullable<Text>, _>(&contact.source)
+    .bind::<Nullable<Integer>, _>(contact.rating)
+    .bind::<Nullable<Text>, _>(&contact.notes)
+    .bind::<Nullable<SqlUuid>, _>(contact.owner_id)
+    .bind::<Timestamptz, _>(contact.updated_at)
+    .bind::<Integer, _>(contact.version)
+    .bind::<SqlUuid, _>(contact.id)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Deletes a contact that nothing depends on.
+///
+/// # Errors
+/// As a user error when deals or interactions refer to it.
+pub(super) async fn delete(tx: &Transaction, id: Id<Contact>) -> Result<()> {
+    use crate::db::schema::{deals, interactions};
+    let mut conn = tx.conn();
+    // The locked row keeps new references out until the transaction ends.
+    let (deal, interaction): (bool, bool) = diesel::select((
+        diesel::dsl::exists(deals::table.filter(deals::contact_id.eq(id))),
+        diesel::dsl::exists(interactions::table.filter(interactions::contact_id.eq(id))),
+    ))
+    .get_result(&mut conn)
+    .await?;
+    let used: Vec<&str> = [(deal, "deals"), (interaction, "interactions")]
+        .into_iter()
+        .filter_map(|(used, what)| used.then_some(what))
+        .collect();
+    if !used.is_empty() {
+        let message = format!(
+            "The contact still has {}. Move or delete them first.",
+            used.join(" and ")
+        );
+        return Err(Error::Invalid(vec![Problem::new(
+            "contactId",
+            ProblemCode::InUse,
+            message,
+        )]));
+    }
+    diesel::delete(contacts::table.filter(contacts::id.eq(id)))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! A deal as it is kept, and what moving it means.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::crm::companies::Company;
+use crate::crm::contacts::Contact;
+use crate::crm::pipelines::{Pipeline, PipelineStage, StageKind};
+use crate::db::id::{Id, Kind};
+use crate::db::schema::{deal_stage_changes, deals};
+use crate::db::select::{Listed, SortValue};
+use crate::db::text_enum::text_enum;
+use crate::graphql::scalar::CurrencyCode;
+use crate::identity::User;
+
+/// A sales opportunity on a pipeline.
+#[derive(Debug, Clone, Queryable, Selectable, QueryableByName, Insertable, Serialize, Deserialize)]
+#[diesel(table_name = deals)]
+pub struct Deal {
+    pub id: Id<Deal>,
+    pub pipeline_id: Id<Pipeline>,
+    pub stage_id: Id<PipelineStage>,
+    pub name: String,
+    /// In minor units of the currency.
+    pub amount: i64,
+    pub currency_code: CurrencyCode,
+    pub status: DealStatus,
+    /// In percent.
+    pub win_probability: i32,
+    pub contact_id: Option<Id<Contact>>,
+    pub company_id: Option<Id<Company>>,
+    pub owner_id: Option<Id<User>>,
+    pub expected_close_date: Option<NaiveDate>,
+    pub stage_entered_at: DateTime<Utc>,
+    /// There when, and only when, the deal is not open.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// There when, and only when, the deal is lost.
+    pub lost_reason: Option<String>,
+    pub next_step: Option<String>,
+    pub description: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i32,
+}
+
+/// A deal's stay in a stage.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
+#[diesel(table_name = deal_stage_changes)]
+pub struct DealStageChange {
+    pub id: Id<DealStageChange>,
+    pub deal_id: Id<Deal>,
+    /// None for the stage that the deal began in.
+    pub from_stage_id: Option<Id<PipelineStage>>,
+    pub to_stage_id: Id<PipelineStage>,
+    pub entered_at: DateTime<Utc>,
+    /// None while the deal is in the stage.
+    pub exited_at: Option<DateTime<Utc>>,
+    pub changed_by_id: Option<Id<User>>,
+    pub lost_reason: Option<String>,
+}
+
+/// What the history keeps of a move from stage to stage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageMove {
+    pub pipeline_id: Id<Pipeline>,
+    pub from_stage_id: Id<PipelineStage>,
+    pub to_stage_id: Id<PipelineStage>,
+    pub stage_change_id: Id<DealStageChange>,
+    pub status: DealStatus,
+    pub version: i32,
+}
+
+text_enum! {
+    /// How a deal stands.
+    #[derive(async_graphql::Enum, Serialize, Deserialize)]
+    pub enum DealStatus {
+        /// The deal is being worked on.
+        Open = "OPEN",
+        /// The deal was won.
+        Won = "WON",
+        /// The deal was lost.
+        Lost = "LOST",
+    }
+}
+
+impl From<StageKind> for DealStatus {
+    fn from(kind: StageKind) -> Self {
+        match kind {
+            StageKind::Open => Self::Open,
+            StageKind::Won => Self::Won,
+            StageKind::Lost => Self::Lost,
+        }
+    }
+}
+
+impl Deal {
+    /// Puts the deal into a stage of its pipeline: entering a won or lost stage closes it, an open one reopens it.
+    pub fn enter(&mut self, stage: &PipelineStage, lost_reason: Option<String>, now: DateTime<Utc>) {
+        self.stage_id = stage.id;
+        self.status = stage.kind.into();
+        self.win_probability = stage.win_probability;
+        self.stage_entered_at = now;
+        self.lost_reason = lost_reason.filter(|_| self.status == DealStatus::Lost);
+        self.closed_at = (self.status != DealStatus::Open).then_some(now);
+    }
+}
+
+impl Kind for Deal {
+    const PREFIX: &'static str = "deal";
+}
+
+impl Kind for DealStageChange {
+    const PREFIX: &'static str = "stage_change";
+}
+
+/// What deals can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, async_graphql::Enum)]
+pub enum DealOrderField {
+    /// When the deal was added.
+    CreatedAt,
+    /// When the deal was last changed.
+    UpdatedAt,
+    /// The name.
+    Name,
+    /// The number of the amount, whatever its currency: filter by currency to compare like with like.
+    Amount,
+}
+
+impl Listed for Deal {
+    const TABLE: &'static str = "deals";
+    type Order = DealOrderField;
+
+    fn order_column(order: DealOrderField) -> &'static str {
+        match order {
+            DealOrderField::CreatedAt => "created_at",
+            DealOrderField::UpdatedAt => "updated_at",
+            DealOrderField::Name => "name",
+            DealOrderField::Amount => "amount",
+        }
+    }
+
+    fn order_value(&self, order: DealOrderField) -> SortValue {
+        match order {
+            DealOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
+            DealOrderField::UpdatedAt => SortValue::Time(self.updated_at.timestamp_micros()),
+            DealOrderField::Name => SortValue::Text(self.name.clone()),
+            DealOrderField::Amount => SortValue::Int(self.amount),
+        }
+    }
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+/// The one order of a deal's stage changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByEntry;
+
+impl Listed for DealStageChange {
+    const TABLE: &'static str = "deal_stage_changes";
+    type Order = ByEntry;
+
+    fn order_column(_: ByEntry) -> &'static str {
+        "entered_at"
+    }
+
+    fn order_value(&self, _: ByEntry) -> SortValue {
+        SortValue::Time(self.entered_at.timestamp_micros())
+    }
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}

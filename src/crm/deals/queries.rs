@@ -1,0 +1,396 @@
+//! All SQL about deals and their way through the stages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Date, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use rust_decimal::Decimal;
+
+use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, StageMove};
+use super::types::DealFilter;
+use crate::crm::companies::{self, Company};
+use crate::crm::contacts::{self, Contact};
+use crate::crm::pipelines::PipelineStage;
+use crate::db::id::Id;
+use crate::db::schema::{deal_stage_changes, deals};
+use crate::db::select::Predicate;
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, ProblemCode, Result};
+use crate::events::Work;
+use crate::graphql::Batch;
+use crate::graphql::connection::Children;
+use crate::graphql::filter::combine;
+use crate::graphql::scalar::{CurrencyCode, Money};
+
+/// Loads deals by their ids.
+pub struct DealById;
+
+impl Batch for DealById {
+    type Key = Id<Deal>;
+    type Value = Arc<Deal>;
+
+    async fn load(conn: &AsyncPgConnection, keys: &[Id<Deal>]) -> Result<HashMap<Id<Deal>, Arc<Deal>>> {
+        let found: Vec<Deal> = deals::table
+            .filter(deals::id.eq_any(keys))
+            .select(Deal::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found.into_iter().map(|deal| (deal.id, Arc::new(deal))).collect())
+    }
+}
+
+/// Loads stage changes by their ids.
+pub struct StageChangeById;
+
+impl Batch for StageChangeById {
+    type Key = Id<DealStageChange>;
+    type Value = Arc<DealStageChange>;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<DealStageChange>],
+    ) -> Result<HashMap<Id<DealStageChange>, Arc<DealStageChange>>> {
+        let found: Vec<DealStageChange> = deal_stage_changes::table
+            .filter(deal_stage_changes::id.eq_any(keys))
+            .select(DealStageChange::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|change| (change.id, Arc::new(change)))
+            .collect())
+    }
+}
+
+/// The deals in a stage.
+pub struct DealsByStage;
+
+impl Children for DealsByStage {
+    type Parent = PipelineStage;
+    type Row = Deal;
+    const COLUMN: &'static str = "stage_id";
+    const ORDER: DealOrderField = DealOrderField::CreatedAt;
+
+    fn parent_of(row: &Deal) -> Option<Id<PipelineStage>> {
+        Some(row.stage_id)
+    }
+}
+
+/// The deals with a contact.
+pub struct DealsByContact;
+
+impl Children for DealsByContact {
+    type Parent = Contact;
+    type Row = Deal;
+    const COLUMN: &'static str = "contact_id";
+    const ORDER: DealOrderField = DealOrderField::CreatedAt;
+
+    fn parent_of(row: &Deal) -> Option<Id<Contact>> {
+        row.contact_id
+    }
+}
+
+/// The deals with a company.
+pub struct DealsByCompany;
+
+impl Children for DealsByCompany {
+    type Parent = Company;
+    type Row = Deal;
+    const COLUMN: &'static str = "company_id";
+    const ORDER: DealOrderField = DealOrderField::CreatedAt;
+
+    fn parent_of(row: &Deal) -> Option<Id<Company>> {
+        row.company_id
+    }
+}
+
+/// The way of a deal through the stages.
+pub struct StageHistory;
+
+impl Children for StageHistory {
+    type Parent = Deal;
+    type Row = DealStageChange;
+    const COLUMN: &'static str = "deal_id";
+    const ORDER: ByEntry = ByEntry;
+
+    fn parent_of(row: &DealStageChange) -> Option<Id<Deal>> {
+        Some(row.deal_id)
+    }
+}
+
+/// What the deals of a stage add up to, in each currency.
+#[derive(Debug, Clone, Default)]
+pub struct Totals(Arc<Vec<CurrencyTotal>>);
+
+#[derive(Debug, QueryableByName)]
+struct CurrencyTotal {
+    #[diesel(sql_type = SqlUuid)]
+    stage_id: Id<PipelineStage>,
+    #[diesel(sql_type = Text)]
+    currency_code: CurrencyCode,
+    #[diesel(sql_type = BigInt)]
+    deals: i64,
+    #[diesel(sql_type = Numeric)]
+    amount: Decimal,
+    /// Amounts times probabilities in percent: a hundred times the weighted amount, and exact.
+    #[diesel(sql_type = Numeric)]
+    weighted_percent: Decimal,
+}
+
+impl Totals {
+    /// The number of deals, in all currencies.
+    pub fn deal_count(&self) -> i64 {
+        self.0.iter().map(|total| total.deals).sum()
+    }
+
+    /// The sum of the amounts in a currency.
+    pub fn amount(&self, currency: CurrencyCode) -> Money {
+        Money::from_minor_sum(
+            self.of(currency).map(|total| total.amount).unwrap_or_default(),
+            currency,
+        )
+    }
+
+    /// The sum of amounts times probabilities in a currency, rounded to its minor unit, halves away from zero.
+    pub fn weighted(&self, currency: CurrencyCode) -> Money {
+        let percent = self
+            .of(currency)
+            .map(|total| total.weighted_percent)
+            .unwrap_or_default();
+        let units = percent / Decimal::ONE_HUNDRED;
+        let strategy = rust_decimal::RoundingStrategy::MidpointAwayFromZero;
+        Money::from_minor_sum(units.round_dp_with_strategy(0, strategy), currency)
+    }
+
+    /// The currencies that occur.
+    pub fn currencies(&self) -> Vec<CurrencyCode> {
+        self.0.iter().map(|total| total.currency_code).collect()
+    }
+
+    fn of(&self, currency: CurrencyCode) -> Option<&CurrencyTotal> {
+        self.0.iter().find(|total| total.currency_code == currency)
+    }
+}
+
+/// Adds up the deals of stages, all of a board in one statement that reads an index alone.
+pub struct StageTotals;
+
+impl Batch for StageTotals {
+    type Key = Id<PipelineStage>;
+    type Value = Totals;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<PipelineStage>],
+    ) -> Result<HashMap<Id<PipelineStage>, Totals>> {
+        let rows: Vec<CurrencyTotal> = statement(
+            "SELECT stage_id, currency_code, count(*) AS deals, sum(amount) AS amount,
+                    sum(amount * win_probability) AS weighted_percent
+               FROM deals WHERE stage_id = any(?)
+              GROUP BY stage_id, currency_code ORDER BY stage_id, count(*) DESC, currency_code",
+        )
+        .bind::<diesel::sql_types::Array<SqlUuid>, _>(keys.to_vec())
+        .load(&mut &*conn)
+        .await?;
+        let mut totals: HashMap<Id<PipelineStage>, Vec<CurrencyTotal>> = HashMap::new();
+        for row in rows {
+            totals.entry(row.stage_id).or_default().push(row);
+        }
+        Ok(totals
+            .into_iter()
+            .map(|(stage, totals)| (stage, Totals(Arc::new(totals))))
+            .collect())
+    }
+}
+
+/// The condition that a filter stands for.
+///
+/// # Errors
+/// [`Error::BadInput`] for values that no list can be filtered by.
+pub fn matching(filter: DealFilter) -> Result<Predicate> {
+    let contact = filter.contact.map(|contact| {
+        contacts::matching(*contact).map(|inner| Predicate::refers_to(deals::contact_id, "contacts", inner))
+    });
+    let company = filter.company.map(|company| {
+        companies::matching(*company).map(|inner| Predicate::refers_to(deals::company_id, "companies", inner))
+    });
+    let own = [
+        filter.id.map(|id| id.on(deals::id)),
+        filter.name.map(|name| name.on(deals::name)),
+        filter.status.map(|status| status.on(deals::status)),
+        filter.pipeline_id.map(|pipeline| pipeline.on(deals::pipeline_id)),
+        filter.stage_id.map(|stage| stage.on(deals::stage_id)),
+        filter.contact_id.map(|contact| contact.on(deals::contact_id)),
+        filter.company_id.map(|company| company.on(deals::company_id)),
+        filter.owner_id.map(|owner| owner.on(deals::owner_id)),
+        filter
+            .amount
+            .map(|amount| amount.on(deals::amount, deals::currency_code)),
+        filter
+            .win_probability
+            .map(|percent| Ok(percent.on(deals::win_probability))),
+        filter
+            .expected_close_date
+            .map(|day| day.on(deals::expected_close_date)),
+        filter.closed_at.map(|moment| moment.on(deals::closed_at)),
+        filter.created_at.map(|moment| moment.on(deals::created_at)),
+        filter.updated_at.map(|moment| moment.on(deals::updated_at)),
+        contact,
+        company,
+    ];
+    let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    combine(own, filter.and, filter.or, filter.not, matching)
+}
+
+/// Reads a deal and locks it until the end of the transaction.
+///
+/// # Errors
+/// As a user error on `field` when there is no such deal.
+pub(super) async fn find_for_update(tx: &Transaction, id: Id<Deal>, field: &str) -> Result<Deal> {
+    let found = deals::table
+        .filter(deals::id.eq(id))
+        .select(Deal::as_select())
+        .for_update()
+        .first(&mut tx.conn())
+        .await
+        .optional()?;
+    found.ok_or_else(|| Error::invalid(field, ProblemCode::NotFound, "There is no such deal."))
+}
+
+/// Adds a deal, with the first entry of its way.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub async fn insert(tx: &Transaction, deal: &Deal, first: &DealStageChange) -> Result<()> {
+    // One after the other: the entry refers to the deal.
+    diesel::insert_into(deals::table)
+        .values(deal)
+        .execute(&mut tx.conn())
+        .await?;
+    insert_stage_change(tx, first).await
+}
+
+/// The entry that a new deal's way begins with.
+pub fn enter_first_stage(work: &Work, deal: &Deal) -> DealStageChange {
+    DealStageChange {
+        id: Id::generate(),
+        deal_id: deal.id,
+        from_stage_id: None,
+        to_stage_id: deal.stage_id,
+        entered_at: deal.stage_entered_at,
+        exited_at: None,
+        changed_by_id: work.actor_id().map(Id::from_uuid),
+        lost_reason: deal.lost_reason.clone(),
+    }
+}
+
+/// Moves a locked deal to another stage of its pipeline: the deal, the way behind it, and the event.
+///
+/// # Errors
+/// When the database fails.
+pub async fn move_to_stage(
+    work: &mut Work,
+    deal: &mut Deal,
+    stage: &PipelineStage,
+    lost_reason: Option<String>,
+) -> Result<DealStageChange> {
+    let from_stage_id = deal.stage_id;
+    // A clock that was set back must not make a stay end before it began.
+    let now = work.now().max(deal.stage_entered_at);
+    deal.enter(stage, lost_reason, now);
+    deal.version += 1;
+    deal.updated_at = now;
+    let change = DealStageChange {
+        from_stage_id: Some(from_stage_id),
+        ..enter_first_stage(work, deal)
+    };
+    let exited = exit_stage(work, deal.id, now);
+    futures::try_join!(update(work, deal), exited, insert_stage_change(work, &change))?;
+    let moved = StageMove {
+        pipeline_id: deal.pipeline_id,
+        from_stage_id,
+        to_stage_id: stage.id,
+        stage_change_id: change.id,
+        status: deal.status,
+        version: deal.version,
+    };
+    work.record(deal.id, "STAGE_CHANGED", &moved)?;
+    Ok(change)
+}
+
+async fn exit_stage(tx: &Transaction, deal: Id<Deal>, now: DateTime<Utc>) -> Result<()> {
+    statement("UPDATE deal_stage_changes SET exited_at = ? WHERE deal_id = ? AND exited_at IS NULL")
+        .bind::<Timestamptz, _>(now)
+        .bind::<SqlUuid, _>(deal)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+async fn insert_stage_change(tx: &Transaction, change: &DealStageChange) -> Result<()> {
+    diesel::insert_into(deal_stage_changes::table)
+        .values(change)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes a changed deal; its version and time of change are already new.
+///
+/// # Errors
+/// As user errors when it refers to what does not exist.
+pub(super) async fn update(tx: &Transaction, deal: &Deal) -> Result<()> {
+    statement(
+        "UPDATE deals SET stage_id = ?, name = ?, amount = ?, currency_code = ?, status = ?, win_probability = ?,
+                contact_id = ?, company_id = ?, owner_id = ?, expected_close_date = ?, stage_entered_at = ?,
+                closed_at = ?, lost_reason = ?, next_step = ?, description = ?, updated_at = ?, version = ?
+          WHERE id = ?",
+    )
+    .bind::<SqlUuid, _>(deal.stage_id)
+    .bind::<Text, _>(&deal.name)
+    .bind::<BigInt, _>(deal.amount)
+    .bind::<Text, _>(deal.currency_code)
+    .bind::<Text, _>(deal.status)
+    .bind::<Integer, _>(deal.win_probability)
+    .bind::<Nullable<SqlUuid>, _>(deal.contact_id)
+    .bind::<Nullable<SqlUuid>, _>(deal.company_id)
+    .bind::<Nullable<SqlUuid>, _>(deal.owner_id)
+    .bind::<Nullable<Date>, _>(deal.expected_close_date)
+    .bind::<Timestamptz, _>(deal.stage_entered_at)
+    .bind::<Nullable<Timestamptz>, _>(deal.closed_at)
+    .bind::<Nullable<Text>, _>(&deal.lost_reason)
+    .bind::<Nullable<Text>, _>(&deal.next_step)
+    .bind::<Nullable<Text>, _>(&deal.description)
+    .bind::<Timestamptz, _>(deal.updated_at)
+    .bind::<Integer, _>(deal.version)
+    .bind::<SqlUuid, _>(deal.id)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Deletes a deal and its way through the stages, when no interaction refers to it.
+///
+/// # Errors
+/// As a user error when interactions refer to it.
+pub(super) async fn delete(tx: &Transaction, id: Id<Deal>) -> Result<()> {
+    use crate::db::schema::interactions;
+    let mut conn = tx.conn();
+    let used: bool = diesel::select(diesel::dsl::exists(
+        interactions::table.filter(interactions::deal_id.eq(id)),
+    ))
+    .get_result(&mut conn)
+    .await?;
+    if used {
+        let message = "The deal still has interactions. Delete them first, or lose the deal instead.";
+        return Err(Error::invalid("dealId", ProblemCode::InUse, message));
+    }
+    diesel::delete(deals::table.filter(deals::id.eq(id)))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}

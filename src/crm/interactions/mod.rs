@@ -1,0 +1,13 @@
+//! Interactions: calls, e-mails, meetings, chats and notes, planned and done.
+
+mod model;
+mod mutations;
+mod queries;
+mod types;
+
+pub use model::{Interaction, InteractionDirection, InteractionKind};
+pub use mutations::InteractionMutation;
+pub use queries::{
+    InteractionById, InteractionsByCompany, InteractionsByContact, InteractionsByDeal, insert,
+};
+pub use types::{InteractionFilter, InteractionQuery};

@@ -1,0 +1,211 @@
+//! Pipelines and stages in the schema.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object};
+use chrono::{DateTime, Utc};
+
+use super::model::PipelineOrderField;
+use super::queries::StagesByPipeline;
+use super::{Pipeline, PipelineById, PipelineStage, StageById, StageKind};
+use crate::auth::Permission;
+use crate::crm::deals::{Deal, DealsByStage, StageTotals};
+use crate::db::id::Id;
+use crate::db::select::Predicate;
+use crate::error::Result;
+use crate::graphql::connection::{Cursor, nested, paged};
+use crate::graphql::scalar::{CurrencyCode, Money};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::identity;
+
+/// A way that deals go, from the first contact to won or lost.
+#[Object]
+impl Pipeline {
+    /// The pipeline's id, for example `pipeline_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> Id<Pipeline> {
+        self.id
+    }
+
+    /// The pipeline's name.
+    async fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether new deals go into this pipeline when nothing else is said.
+    async fn is_default(&self) -> bool {
+        self.is_default
+    }
+
+    /// The pipeline's stages, first to last. With their deals this is the board.
+    async fn stages(&self, ctx: &Context<'_>) -> Result<Vec<Arc<PipelineStage>>> {
+        let stages = ctx.load::<StagesByPipeline>(self.id).await?;
+        Ok(stages.map(|stages| stages.to_vec()).unwrap_or_default())
+    }
+
+    /// When the pipeline was added.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    /// When the pipeline was last changed.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+
+    /// Counts the changes of the pipeline. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
+    async fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+/// A step of a pipeline.
+#[Object]
+impl PipelineStage {
+    /// The stage's id, for example `stage_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> Id<PipelineStage> {
+        self.id
+    }
+
+    /// The stage's name.
+    async fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stage's place in its pipeline, counted from 1.
+    async fn position(&self) -> i32 {
+        self.position
+    }
+
+    /// What it means for a deal to be in this stage.
+    async fn kind(&self) -> StageKind {
+        self.kind
+    }
+
+    /// How likely a deal in this stage is to be won, in percent. A deal takes it over when it enters the stage.
+    async fn win_probability(&self) -> i32 {
+        self.win_probability
+    }
+
+    /// Days after which a deal that has not left this stage counts as rotting.
+    async fn rotting_after_days(&self) -> Option<i32> {
+        self.rotting_after_days
+    }
+
+    /// The pipeline that the stage belongs to.
+    async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Arc<Pipeline>>> {
+        ctx.load::<PipelineById>(self.pipeline_id).await
+    }
+
+    /// The number of deals in this stage, in all currencies.
+    async fn deal_count(&self, ctx: &Context<'_>) -> Result<i32> {
+        let totals = ctx.load::<StageTotals>(self.id).await?.unwrap_or_default();
+        Ok(i32::try_from(totals.deal_count()).unwrap_or(i32::MAX))
+    }
+
+    /// The amounts of this stage's deals, added up. Amounts of different currencies are never added: this is the sum of
+    /// the deals in the given currency, by default the tenant's.
+    async fn total_amount(&self, ctx: &Context<'_>, currency_code: Option<CurrencyCode>) -> Result<Money> {
+        let totals = ctx.load::<StageTotals>(self.id);
+        let (currency, totals) =
+            futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
+        Ok(totals.unwrap_or_default().amount(currency))
+    }
+
+    /// The amounts of this stage's deals, each times its own win probability, added up. As with `totalAmount`, of the
+    /// deals in the given currency, by default the tenant's.
+    async fn weighted_amount(&self, ctx: &Context<'_>, currency_code: Option<CurrencyCode>) -> Result<Money> {
+        let totals = ctx.load::<StageTotals>(self.id);
+        let (currency, totals) =
+            futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
+        Ok(totals.unwrap_or_default().weighted(currency))
+    }
+
+    /// The currencies that deals in this stage have, for `totalAmount` and `weightedAmount`.
+    async fn currencies(&self, ctx: &Context<'_>) -> Result<Vec<CurrencyCode>> {
+        Ok(ctx
+            .load::<StageTotals>(self.id)
+            .await?
+            .unwrap_or_default()
+            .currencies())
+    }
+
+    /// The deals in this stage, newest first.
+    async fn deals(
+        &self,
+        ctx: &Context<'_>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Deal>> {
+        nested::<DealsByStage>(ctx, self.id, PageArgs::new(first, after, last, before)).await
+    }
+
+    /// When the stage was added.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    /// When the stage was last changed.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+
+    /// Counts the changes of the stage. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
+    async fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+/// How to sort pipelines.
+#[derive(Debug, Clone, InputObject)]
+pub struct PipelineOrder {
+    /// What to sort by.
+    field: PipelineOrderField,
+    /// Which end comes first.
+    #[graphql(default_with = "OrderDirection::Asc")]
+    direction: OrderDirection,
+}
+
+/// Pipelines at the root of the schema.
+#[derive(Default)]
+pub struct PipelineQuery;
+
+#[Object]
+impl PipelineQuery {
+    /// A pipeline by its id; null when there is none.
+    #[graphql(guard = "Can(Permission::PipelinesRead)")]
+    async fn pipeline(&self, ctx: &Context<'_>, id: Id<Pipeline>) -> Result<Option<Arc<Pipeline>>> {
+        ctx.load::<PipelineById>(id).await
+    }
+
+    /// A stage by its id; null when there is none.
+    #[graphql(guard = "Can(Permission::PipelinesRead)")]
+    async fn pipeline_stage(
+        &self,
+        ctx: &Context<'_>,
+        id: Id<PipelineStage>,
+    ) -> Result<Option<Arc<PipelineStage>>> {
+        ctx.load::<StageById>(id).await
+    }
+
+    /// The tenant's pipelines, oldest first unless ordered otherwise.
+    #[graphql(guard = "Can(Permission::PipelinesRead)")]
+    async fn pipelines(
+        &self,
+        ctx: &Context<'_>,
+        order_by: Option<PipelineOrder>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<Pipeline>> {
+        let order = order_by.map_or((PipelineOrderField::CreatedAt, OrderDirection::Asc), |by| {
+            (by.field, by.direction)
+        });
+        paged(ctx, PageArgs::new(first, after, last, before), order, || {
+            Ok(Predicate::default())
+        })
+        .await
+    }
+}

@@ -1,0 +1,89 @@
+//! What must be looked up before a tenant is known: accounts by e-mail, and the tenants that an account belongs to.
+//!
+//! This runs as a role of its own that can read accounts, memberships and tenant names, add accounts, and nothing else.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use uuid::Uuid;
+
+use super::schema::{accounts, tenants, users};
+use super::session::Transaction;
+use super::{Connection, DIRECTORY_ROLE, Database, RUNTIME_ROLE};
+use crate::error::Result;
+
+/// What a person signs in with.
+#[derive(Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = accounts)]
+pub struct Account {
+    pub id: Uuid,
+    /// In lower case.
+    pub email: String,
+    /// In the PHC string format.
+    pub password_hash: String,
+    pub created_at: DateTime<Utc>,
+}
+
+/// An account's place in one tenant.
+#[derive(Debug, Clone, Queryable)]
+pub struct Membership {
+    pub tenant_id: Uuid,
+    pub tenant_name: String,
+    pub role: String,
+}
+
+/// Looks an account up by its e-mail address, in lower case, with the tenants where it is active, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account, Vec<Membership>)>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let account: Option<Account> = accounts::table
+            .filter(accounts::email.eq(email))
+            .select(Account::as_select())
+            .first(&mut &*conn)
+            .await
+            .optional()?;
+        let Some(account) = account else { return Ok(None) };
+        let memberships = users::table
+            .inner_join(tenants::table.on(tenants::id.eq(users::tenant_id)))
+            .filter(users::id.eq(account.id).and(users::is_active))
+            .order((users::created_at, users::tenant_id))
+            .select((users::tenant_id, tenants::name, users::role))
+            .load(&mut &*conn)
+            .await?;
+        Ok(Some((account, memberships)))
+    });
+    found.await
+}
+
+/// Adds an account, in the transaction that makes its first tenant.
+///
+/// # Errors
+/// As a user error on `email` when the address has an account already.
+pub async fn insert_account(tx: &Transaction, account: &Account) -> Result<()> {
+    let mut conn = tx.conn();
+    conn.batch_execute(&format!("SET LOCAL ROLE {DIRECTORY_ROLE}"))
+        .await?;
+    diesel::insert_into(accounts::table)
+        .values(account)
+        .execute(&mut conn)
+        .await?;
+    conn.batch_execute(&format!("SET LOCAL ROLE {RUNTIME_ROLE}"))
+        .await?;
+    Ok(())
+}
+
+/// Runs `work` in a read-only transaction of the directory's role.
+async fn conn_transaction<T>(
+    connection: &mut Connection,
+    work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>,
+) -> Result<T> {
+    use diesel_async::{AnsiTransactionManager, TransactionManager};
+    let begin = format!("BEGIN READ ONLY; SET LOCAL ROLE {DIRECTORY_ROLE}");
+    AnsiTransactionManager::begin_transaction_sql(&mut **connection, &begin).await?;
+    let done = work(connection).await;
+    AnsiTransactionManager::rollback_transaction(&mut **connection).await?;
+    done
+}

@@ -1,0 +1,122 @@
+//! Brings a database to the schema of this binary, and refuses to serve one where tenants would not be kept apart.
+
+use std::time::Duration;
+
+use diesel::QueryableByName;
+use diesel::sql_types::{Bool, Nullable, Text};
+use diesel_async::{
+    AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{DIRECTORY_ROLE, Database, RUNTIME_ROLE};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Key of the advisory lock that lets one instance migrate at a time: "deal" in ASCII.
+const LOCK: i64 = 0x6465_616c;
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
+}
+
+/// Runs the migrations that are missing; an instance that comes second waits for the first.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn migrate(url: &str) -> Result<usize, String> {
+    let mut conn = AsyncPgConnection::establish(url)
+        .await
+        .map_err(|error| format!("PostgreSQL cannot be reached: {error}"))?;
+    let setup = "SET lock_timeout = '15s'; SET client_min_messages = warning";
+    conn.batch_execute(setup)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut told = false;
+    // Trying in a loop rather than waiting in PostgreSQL: a blocked session would hold a snapshot, which CREATE INDEX
+    // CONCURRENTLY of the first instance waits for in turn.
+    loop {
+        let taken = diesel::sql_query(format!("SELECT pg_try_advisory_lock({LOCK}) AS yes"))
+            .get_result::<Answer>(&mut conn)
+            .await
+            .map_err(|error| error.to_string())?;
+        if taken.yes {
+            break;
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!("another instance is migrating the database; waiting for it");
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        let mut harness = AsyncMigrationHarness::new(conn);
+        let done = harness.run_pending_migrations(MIGRATIONS).map(|done| done.len());
+        // The lock goes with the connection, which is dropped here.
+        done.map_err(|error| format!("the database could not be migrated: {error}"))
+    });
+    done.await.map_err(|error| error.to_string())?
+}
+
+#[derive(QueryableByName)]
+struct Standing {
+    #[diesel(sql_type = Bool)]
+    exempt: bool,
+    #[diesel(sql_type = Text)]
+    role: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    unprotected: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    owned: Option<String>,
+}
+
+/// Checks, as the role that serves requests, that the database would keep tenants apart.
+///
+/// # Errors
+/// A sentence that says what is wrong and what would mend it.
+pub async fn verify_isolation(db: &Database) -> Result<(), String> {
+    let unreachable = || {
+        format!(
+            "The roles {RUNTIME_ROLE} and {DIRECTORY_ROLE} cannot be used by the login of DATABASE_URL. Let a superuser run \
+             `GRANT {RUNTIME_ROLE}, {DIRECTORY_ROLE} TO <login>` (the migrations create both roles)."
+        )
+    };
+    let mut conn = db.connection().await.map_err(|_| unreachable())?;
+    let check = format!("BEGIN; SET LOCAL ROLE {DIRECTORY_ROLE}; ROLLBACK");
+    conn.batch_execute(&check).await.map_err(|_| unreachable())?;
+    let standing: Standing = diesel::sql_query(
+        "SELECT r.rolsuper OR r.rolbypassrls AS exempt, current_user::text AS role,
+                (SELECT string_agg(c.relname, ', ') FROM pg_class c
+                  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+                    AND (c.relname = 'tenants' OR EXISTS (SELECT FROM pg_attribute a
+                          WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped))
+                    AND NOT (c.relrowsecurity AND c.relforcerowsecurity)) AS unprotected,
+                (SELECT string_agg(c.relname, ', ') FROM pg_class c
+                  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+                    AND pg_has_role(current_user, c.relowner, 'USAGE')) AS owned
+           FROM pg_roles r WHERE r.rolname = current_user",
+    )
+    .get_result(&mut conn)
+    .await
+    .map_err(|error| error.to_string())?;
+    if standing.exempt {
+        return Err(format!(
+            "The role {} is exempt from row-level security; tenants would not be kept apart. \
+             Run `ALTER ROLE {} NOSUPERUSER NOBYPASSRLS`.",
+            standing.role, standing.role
+        ));
+    }
+    if let Some(tables) = standing.unprotected {
+        return Err(format!(
+            "Row-level security is not enabled and forced on: {tables}. Tenants would not be kept apart."
+        ));
+    }
+    if let Some(tables) = standing.owned {
+        return Err(format!(
+            "The role {} owns tables ({tables}) and could switch their protection off. Let another role own them.",
+            standing.role
+        ));
+    }
+    Ok(())
+}

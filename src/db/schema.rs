@@ -1,0 +1,217 @@
+// Generated from the migrations; a test compares it with the migrated database.
+// Columns that only PostgreSQL reads (the generated `search` texts) are left out.
+
+diesel::table! {
+    tenants (id) {
+        id -> Uuid,
+        name -> Text,
+        currency_code -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    accounts (id) {
+        id -> Uuid,
+        email -> Text,
+        password_hash -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    users (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        email -> Text,
+        role -> Text,
+        is_active -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    histories (tenant_id) {
+        tenant_id -> Uuid,
+        epoch -> Int8,
+        position -> Int8,
+        trimmed -> Int8,
+    }
+}
+
+diesel::table! {
+    events (tenant_id, position) {
+        tenant_id -> Uuid,
+        position -> Int8,
+        id -> Uuid,
+        occurred_at -> Timestamptz,
+        actor_id -> Nullable<Uuid>,
+        entity -> Text,
+        record_id -> Uuid,
+        kind -> Text,
+        change -> Jsonb,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (tenant_id, actor_id, key) {
+        tenant_id -> Uuid,
+        actor_id -> Uuid,
+        key -> Text,
+        operation -> Text,
+        input_hash -> Bytea,
+        answer -> Jsonb,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    companies (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        domain -> Nullable<Text>,
+        industry -> Nullable<Text>,
+        email -> Nullable<Text>,
+        phone -> Nullable<Text>,
+        address -> Nullable<Jsonb>,
+        owner_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    contacts (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        email -> Nullable<Text>,
+        phone -> Nullable<Text>,
+        job_title -> Nullable<Text>,
+        company_id -> Nullable<Uuid>,
+        lifecycle_stage -> Text,
+        record_status -> Text,
+        source -> Nullable<Text>,
+        rating -> Nullable<Int4>,
+        notes -> Nullable<Text>,
+        owner_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    pipelines (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        is_default -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    pipeline_stages (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        pipeline_id -> Uuid,
+        name -> Text,
+        position -> Int4,
+        kind -> Text,
+        win_probability -> Int4,
+        rotting_after_days -> Nullable<Int4>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    deals (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        pipeline_id -> Uuid,
+        stage_id -> Uuid,
+        name -> Text,
+        amount -> Int8,
+        currency_code -> Text,
+        status -> Text,
+        win_probability -> Int4,
+        contact_id -> Nullable<Uuid>,
+        company_id -> Nullable<Uuid>,
+        owner_id -> Nullable<Uuid>,
+        expected_close_date -> Nullable<Date>,
+        stage_entered_at -> Timestamptz,
+        closed_at -> Nullable<Timestamptz>,
+        lost_reason -> Nullable<Text>,
+        next_step -> Nullable<Text>,
+        description -> Nullable<Text>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    deal_stage_changes (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        deal_id -> Uuid,
+        from_stage_id -> Nullable<Uuid>,
+        to_stage_id -> Uuid,
+        entered_at -> Timestamptz,
+        exited_at -> Nullable<Timestamptz>,
+        changed_by_id -> Nullable<Uuid>,
+        lost_reason -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    interactions (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        kind -> Text,
+        direction -> Nullable<Text>,
+        channel -> Nullable<Text>,
+        subject -> Text,
+        content -> Nullable<Text>,
+        outcome -> Nullable<Text>,
+        next_action -> Nullable<Text>,
+        scheduled_at -> Nullable<Timestamptz>,
+        occurred_at -> Timestamptz,
+        completed_at -> Nullable<Timestamptz>,
+        contact_id -> Nullable<Uuid>,
+        company_id -> Nullable<Uuid>,
+        deal_id -> Nullable<Uuid>,
+        created_by_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    accounts,
+    companies,
+    contacts,
+    deal_stage_changes,
+    deals,
+    events,
+    histories,
+    idempotency_keys,
+    interactions,
+    pipeline_stages,
+    pipelines,
+    tenants,
+    users,
+);

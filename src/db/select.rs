@@ -1,0 +1,476 @@
+//! Lists: filters, keyset pages and the first few per parent.
+//!
+//! diesel's own query builder has no row comparison for keysets and no LATERAL, and boxed expressions are dear to
+//! compile; so a list is assembled here from SQL text. Columns, their types and the selection still come from diesel's
+//! schema, and every value is bound: what a client sends never becomes text.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{Array, BigInt, HasSqlType, SingleValue, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::{Column, QueryResult, Selectable};
+use diesel_async::methods::LoadQuery;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use super::id::Id;
+use super::statement::{Fragment, Value};
+use crate::error::Result;
+
+/// A condition on the rows of one table.
+#[derive(Default)]
+pub struct Predicate {
+    sql: String,
+    values: Vec<Fragment<'static>>,
+}
+
+impl Predicate {
+    /// SQL with a `?` for each value. Only for texts of our own.
+    pub fn sql(sql: impl Into<String>) -> Self {
+        Self {
+            sql: sql.into(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Gives the next `?` its value.
+    pub fn bind<ST, T>(mut self, value: T) -> Self
+    where
+        ST: Send + 'static,
+        Pg: HasSqlType<ST>,
+        T: ToSql<ST, Pg> + Send + 'static,
+    {
+        self.values.push(Value::boxed::<ST>(value));
+        self
+    }
+
+    /// `column operator value`, with the value of the column's type.
+    pub fn compare<C, T>(_column: C, operator: &str, value: T) -> Self
+    where
+        C: Column,
+        C::SqlType: SingleValue + Send + 'static,
+        Pg: HasSqlType<C::SqlType>,
+        T: ToSql<C::SqlType, Pg> + Send + 'static,
+    {
+        Self::sql(format!("{} {operator} ?", C::NAME)).bind::<C::SqlType, T>(value)
+    }
+
+    /// `column = any(values)`.
+    pub fn any_of<C, T>(_column: C, values: Vec<T>) -> Self
+    where
+        C: Column,
+        C::SqlType: Send + 'static,
+        Pg: HasSqlType<Array<C::SqlType>>,
+        Vec<T>: ToSql<Array<C::SqlType>, Pg> + Send + 'static,
+        Array<C::SqlType>: Send,
+    {
+        Self::sql(format!("{} = any(?)", C::NAME)).bind::<Array<C::SqlType>, Vec<T>>(values)
+    }
+
+    /// Whether the column is NULL.
+    pub fn is_null<C: Column>(_column: C, null: bool) -> Self {
+        Self::sql(format!(
+            "{} IS {}",
+            C::NAME,
+            if null { "NULL" } else { "NOT NULL" }
+        ))
+    }
+
+    /// The column refers to a row of `table` for which `inner` holds.
+    pub fn refers_to<C: Column>(_column: C, table: &str, inner: Predicate) -> Self {
+        if inner.is_empty() {
+            return Self::sql(format!("{} IS NOT NULL", C::NAME));
+        }
+        Self {
+            sql: format!("{} IN (SELECT id FROM {table} WHERE {})", C::NAME, inner.sql),
+            values: inner.values,
+        }
+    }
+
+    /// All of them hold. Without any, everything matches.
+    pub fn all(parts: impl IntoIterator<Item = Predicate>) -> Self {
+        Self::join(parts, " AND ")
+    }
+
+    /// At least one of them holds. Without any, nothing matches.
+    pub fn any(parts: impl IntoIterator<Item = Predicate>) -> Self {
+        let mut parts = parts.into_iter().peekable();
+        if parts.peek().is_none() {
+            return Self::sql("false");
+        }
+        // An empty part matches everything, and must not vanish from an alternative.
+        Self::join(
+            parts.map(|part| if part.is_empty() { Self::sql("true") } else { part }),
+            " OR ",
+        )
+    }
+
+    /// It does not hold; NULL counts as not holding.
+    pub fn negate(self) -> Self {
+        if self.is_empty() {
+            return Self::sql("false");
+        }
+        Self {
+            sql: format!("(({}) IS NOT TRUE)", self.sql),
+            values: self.values,
+        }
+    }
+
+    /// Whether this matches everything.
+    pub fn is_empty(&self) -> bool {
+        self.sql.is_empty()
+    }
+
+    fn join(parts: impl IntoIterator<Item = Predicate>, word: &str) -> Self {
+        let mut whole = Self::default();
+        let mut several = false;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            if !whole.sql.is_empty() {
+                whole.sql.push_str(word);
+                several = true;
+            }
+            whole.sql.push_str(&part.sql);
+            whole.values.extend(part.values);
+        }
+        if several {
+            whole.sql = format!("({})", whole.sql);
+        }
+        whole
+    }
+}
+
+/// `text` as a pattern that finds it anywhere, for LIKE and ILIKE.
+pub fn contains_pattern(text: &str) -> String {
+    format!("%{}%", escape_pattern(text))
+}
+
+/// `text` with the signs that LIKE gives a meaning made ordinary.
+pub fn escape_pattern(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+/// A row that can be listed: where it is kept and what it can be sorted by.
+pub trait Listed: Sized + Send + Sync + 'static {
+    const TABLE: &'static str;
+    /// What lists of it can be sorted by. Each is a NOT NULL column.
+    type Order: Copy + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static;
+
+    /// The column of a sort order.
+    fn order_column(order: Self::Order) -> &'static str;
+    /// This row's place in a sort order.
+    fn order_value(&self, order: Self::Order) -> SortValue;
+    /// Breaks ties, so that every list has one order.
+    fn row_id(&self) -> Uuid;
+}
+
+/// A value that rows are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum SortValue {
+    /// Microseconds since 1970.
+    #[serde(rename = "t")]
+    Time(i64),
+    #[serde(rename = "s")]
+    Text(String),
+    #[serde(rename = "i")]
+    Int(i64),
+}
+
+/// A page to be read: so many rows after, or before, a place in an order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PageRequest<O> {
+    pub order: O,
+    pub descending: bool,
+    /// Rows at most.
+    pub limit: i64,
+    /// Read from here on, this row not included.
+    pub from: Option<(SortValue, Uuid)>,
+    /// Read towards the beginning of the list.
+    pub backward: bool,
+}
+
+/// Rows of a page in the list's order.
+#[derive(Debug, Clone)]
+pub struct Rows<T> {
+    pub rows: Vec<T>,
+    /// Whether the list goes on beyond the limit, in the direction of reading.
+    pub more: bool,
+}
+
+impl<T> Rows<T> {
+    /// An empty page.
+    pub fn none() -> Self {
+        Self {
+            rows: Vec::new(),
+            more: false,
+        }
+    }
+
+    /// Makes a page of rows that were read with a limit of one more than wanted.
+    fn trim<O>(mut rows: Vec<T>, page: &PageRequest<O>) -> Self {
+        let more = rows.len() as i64 > page.limit;
+        rows.truncate(usize::try_from(page.limit).unwrap_or_default());
+        if page.backward {
+            rows.reverse();
+        }
+        Self { rows, more }
+    }
+}
+
+impl<O: Copy> PageRequest<O> {
+    fn keyset<R: Listed<Order = O>>(&self) -> Predicate {
+        let column = R::order_column(self.order);
+        let sign = if self.descending == self.backward {
+            '>'
+        } else {
+            '<'
+        };
+        let Some((value, id)) = &self.from else {
+            return Predicate::default();
+        };
+        let keyset = Predicate::sql(format!("({column}, id) {sign} (?, ?)"));
+        let keyset = match value {
+            SortValue::Time(micros) => {
+                let time = chrono::DateTime::from_timestamp_micros(*micros).unwrap_or_default();
+                keyset.bind::<Timestamptz, _>(time)
+            }
+            SortValue::Text(text) => keyset.bind::<Text, _>(text.clone()),
+            SortValue::Int(number) => keyset.bind::<BigInt, _>(*number),
+        };
+        keyset.bind::<SqlUuid, _>(*id)
+    }
+
+    fn order_by<R: Listed<Order = O>>(&self) -> String {
+        let column = R::order_column(self.order);
+        let direction = if self.descending == self.backward {
+            "ASC"
+        } else {
+            "DESC"
+        };
+        format!("ORDER BY {column} {direction}, id {direction} LIMIT ?")
+    }
+}
+
+/// A SELECT whose columns diesel knows.
+pub struct Select<S> {
+    head: String,
+    selection: S,
+    tail: Predicate,
+}
+
+impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Select<S> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let mut values = self.tail.values.iter();
+        super::statement::push(&self.head, &mut values, &mut out)?;
+        self.selection.walk_ast(out.reborrow())?;
+        super::statement::push(&self.tail.sql, &mut values, &mut out)
+    }
+}
+
+impl<S> QueryId for Select<S> {
+    type QueryId = ();
+    // Cached by its text, of which there are as many as there are combinations of filters in use.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<S: diesel::Expression> Query for Select<S> {
+    type SqlType = S::SqlType;
+}
+
+/// Columns that the head of a [`Select`] has written already.
+struct Columns<ST>(PhantomData<fn() -> ST>);
+
+impl<ST> QueryFragment<Pg> for Columns<ST> {
+    fn walk_ast<'b>(&'b self, _out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        Ok(())
+    }
+}
+
+impl<ST: diesel::sql_types::SqlType + diesel::expression::TypedExpressionType> diesel::Expression
+    for Columns<ST>
+{
+    type SqlType = ST;
+}
+
+/// How many rows match.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) -> Result<i64> {
+    let wanted = if predicate.is_empty() {
+        "true"
+    } else {
+        &predicate.sql
+    };
+    let sql = format!(" FROM {} WHERE {wanted}", R::TABLE);
+    let tail = Predicate {
+        sql,
+        values: predicate.values,
+    };
+    let select = Select {
+        head: "SELECT ".to_owned(),
+        selection: diesel::dsl::count_star(),
+        tail,
+    };
+    Ok(select.get_result(&mut &*conn).await?)
+}
+
+/// The key of a page of children: the parent, and which page of its children.
+pub type ChildrenKey<P, O> = (Id<P>, PageRequest<O>);
+
+/// Pages of children by their keys.
+pub type ChildPages<P, R> = HashMap<ChildrenKey<P, <R as Listed>::Order>, Arc<Rows<Arc<R>>>>;
+
+/// A listed row that diesel can read. Implemented for every row that derives diesel's `Queryable` and `Selectable`.
+pub trait ReadRow: Listed {
+    /// Reads a page of the rows that match.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn page<'a>(
+        conn: &'a AsyncPgConnection,
+        predicate: Predicate,
+        page: &'a PageRequest<Self::Order>,
+    ) -> BoxFuture<'a, Result<Rows<Arc<Self>>>>;
+
+    /// Reads one page of children for each of many parents: a statement for each different page that is asked for,
+    /// which is one, unless a document asks for several under aliases. Every key has an entry in the answer.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn children<'a, P: 'static>(
+        conn: &'a AsyncPgConnection,
+        column: &'a str,
+        keys: &'a [ChildrenKey<P, Self::Order>],
+        parent_of: fn(&Self) -> Option<Id<P>>,
+    ) -> BoxFuture<'a, Result<ChildPages<P, Self>>>;
+}
+
+async fn load<R, S>(select: Select<S>, conn: &AsyncPgConnection) -> Result<Vec<R>>
+where
+    R: Send,
+    for<'q> Select<S>: LoadQuery<'q, &'q AsyncPgConnection, R>,
+{
+    Ok(select.load(&mut &*conn).await?)
+}
+
+impl<R> ReadRow for R
+where
+    R: Listed + Selectable<Pg>,
+    R::SelectExpression: Send,
+    for<'q> Select<R::SelectExpression>: LoadQuery<'q, &'q AsyncPgConnection, R>,
+{
+    fn page<'a>(
+        conn: &'a AsyncPgConnection,
+        predicate: Predicate,
+        page: &'a PageRequest<R::Order>,
+    ) -> BoxFuture<'a, Result<Rows<Arc<R>>>> {
+        let matching = Predicate::all([predicate, page.keyset::<R>()]);
+        let wanted = if matching.is_empty() {
+            "true"
+        } else {
+            &matching.sql
+        };
+        let sql = format!(" FROM {} WHERE {wanted} {}", R::TABLE, page.order_by::<R>());
+        let tail = Predicate {
+            sql,
+            values: matching.values,
+        }
+        .bind::<BigInt, _>(page.limit + 1);
+        let select = Select {
+            head: "SELECT ".to_owned(),
+            selection: R::construct_selection(),
+            tail,
+        };
+        Box::pin(async move {
+            let rows: Vec<R> = load(select, conn).await?;
+            Ok(Rows::trim(rows.into_iter().map(Arc::new).collect(), page))
+        })
+    }
+
+    fn children<'a, P: 'static>(
+        conn: &'a AsyncPgConnection,
+        column: &'a str,
+        keys: &'a [ChildrenKey<P, R::Order>],
+        parent_of: fn(&R) -> Option<Id<P>>,
+    ) -> BoxFuture<'a, Result<ChildPages<P, R>>> {
+        Box::pin(async move {
+            let mut pages: HashMap<&PageRequest<R::Order>, Vec<Id<P>>> = HashMap::new();
+            for (parent, page) in keys {
+                pages.entry(page).or_default().push(*parent);
+            }
+            let mut answer = HashMap::with_capacity(keys.len());
+            for (page, parents) in pages {
+                let keyset = page.keyset::<R>();
+                let and = if keyset.is_empty() { "" } else { " AND " };
+                // The inner SELECT is diesel's; its columns come out of the lateral join under their own names, in order.
+                let head =
+                    "SELECT child.* FROM unnest(?) AS parent (id) CROSS JOIN LATERAL (SELECT ".to_owned();
+                let sql = format!(
+                    " FROM {} WHERE {column} = parent.id{and}{} {}) AS child",
+                    R::TABLE,
+                    keyset.sql,
+                    page.order_by::<R>()
+                );
+                let ids: Vec<Uuid> = parents.iter().map(|parent| parent.uuid()).collect();
+                let mut values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
+                values.extend(keyset.values);
+                let tail = Predicate { sql, values }.bind::<BigInt, _>(page.limit + 1);
+                let select = Select {
+                    head,
+                    selection: R::construct_selection(),
+                    tail,
+                };
+                let rows: Vec<R> = load(select, conn).await?;
+                let mut found: HashMap<Id<P>, Vec<Arc<R>>> =
+                    parents.iter().map(|parent| (*parent, Vec::new())).collect();
+                for row in rows {
+                    if let Some(siblings) = parent_of(&row).and_then(|parent| found.get_mut(&parent)) {
+                        siblings.push(Arc::new(row));
+                    }
+                }
+                let trimmed = found
+                    .into_iter()
+                    .map(|(parent, rows)| ((parent, page.clone()), Arc::new(Rows::trim(rows, page))));
+                answer.extend(trimmed);
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// Counts the children of each of many parents. Every parent has an entry in the answer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_children<R: Listed, P>(
+    conn: &AsyncPgConnection,
+    column: &str,
+    parents: &[Id<P>],
+) -> Result<HashMap<Id<P>, i64>> {
+    let ids: Vec<Uuid> = parents.iter().map(|parent| parent.uuid()).collect();
+    let sql = format!(" FROM {} WHERE {column} = any(?) GROUP BY {column}", R::TABLE);
+    let tail = Predicate {
+        sql,
+        values: vec![Value::boxed::<Array<SqlUuid>>(ids)],
+    };
+    let selection = Columns::<(SqlUuid, BigInt)>(PhantomData);
+    let select = Select {
+        head: format!("SELECT {column}, count(*)"),
+        selection,
+        tail,
+    };
+    let counts: HashMap<Uuid, i64> = select
+        .load::<(Uuid, i64)>(&mut &*conn)
+        .await?
+        .into_iter()
+        .collect();
+    Ok(parents
+        .iter()
+        .map(|parent| (*parent, counts.get(&parent.uuid()).copied().unwrap_or(0)))
+        .collect())
+}

@@ -1,0 +1,201 @@
+//! What can go wrong, said once: [`Error`] for faults, [`Problem`] for what a person can mend.
+//!
+//! `Error` deliberately has no `Display`: async-graphql turns every displayable error into an answer to the client, so a
+//! database error that slipped through a resolver would be shown. Without `Display` such code does not compile.
+
+use std::sync::Arc;
+
+/// The result of everything that can fail on behalf of a request.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed request, or a part of one.
+#[derive(Debug, Clone)]
+pub enum Error {
+    /// No valid access token came with the request.
+    Unauthenticated(&'static str),
+    /// The viewer lacks the named permission.
+    Forbidden(&'static str),
+    /// The record does not exist, or the viewer may not see it: the two look the same.
+    NotFound(&'static str),
+    /// An argument that no correct client sends: a forged cursor, a page size out of range.
+    BadInput(String),
+    /// What the user can mend. A mutation answers it as `userErrors`.
+    Invalid(Vec<Problem>),
+    /// Too many requests; try again after so many seconds.
+    RateLimited(u32),
+    /// The database cannot be reached at the moment.
+    Unavailable,
+    /// A fault of ours. The cause is logged and never shown.
+    Internal(Arc<dyn std::fmt::Debug + Send + Sync>),
+}
+
+impl Error {
+    /// A fault of ours, with what is known of its cause for the log.
+    pub fn internal(cause: impl std::fmt::Debug + Send + Sync + 'static) -> Self {
+        Self::Internal(Arc::new(cause))
+    }
+
+    /// A single problem with one input field.
+    pub fn invalid(field: &str, code: ProblemCode, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Problem::new(field, code, message)])
+    }
+
+    /// The stable code that clients find in `extensions.code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::Forbidden(_) => "FORBIDDEN",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::BadInput(_) | Self::Invalid(_) => "BAD_USER_INPUT",
+            Self::RateLimited(_) => "RATE_LIMITED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// The sentence that clients find in `message`.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Unauthenticated(why) => (*why).to_owned(),
+            Self::Forbidden(permission) => format!("You need the permission {permission} for this."),
+            Self::NotFound(kind) => format!("There is no such {kind}."),
+            Self::BadInput(message) => message.clone(),
+            Self::Invalid(problems) => problems
+                .iter()
+                .map(|p| p.message.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
+            Self::RateLimited(seconds) => format!("Too many requests. Try again in {seconds} seconds."),
+            Self::Unavailable => {
+                "The database cannot be reached at the moment. Try again shortly.".to_owned()
+            }
+            Self::Internal(_) => "Something went wrong on our side.".to_owned(),
+        }
+    }
+}
+
+/// Why an input was refused; clients switch on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemCode {
+    Required,
+    Invalid,
+    TooLong,
+    OutOfRange,
+    Duplicate,
+    NotFound,
+    Conflict,
+    InUse,
+    NotAllowed,
+    IdempotencyKeyReused,
+}
+
+/// One thing that a person can mend, with the path of the input field it is about.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// Path from the mutation's arguments, for example `["input", "amount"]`; empty when no single field is at fault.
+    pub field: Vec<String>,
+    pub code: ProblemCode,
+    pub message: String,
+    /// For [`ProblemCode::Conflict`]: the fields that differ, with their current values as JSON text.
+    pub conflicts: Vec<(String, String)>,
+}
+
+impl Problem {
+    /// A problem with `input.<field>`; dots in `field` lead into nested inputs.
+    pub fn new(field: &str, code: ProblemCode, message: impl Into<String>) -> Self {
+        let path = std::iter::once("input").chain(field.split('.').filter(|part| !part.is_empty()));
+        Self {
+            field: path.map(str::to_owned).collect(),
+            code,
+            message: message.into(),
+            conflicts: Vec::new(),
+        }
+    }
+}
+
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
+        match &error {
+            Diesel::NotFound => Self::NotFound("record"),
+            Diesel::DatabaseError(Kind::ClosedConnection | Kind::UnableToSendCommand, _)
+            | Diesel::BrokenTransactionManager => Self::Unavailable,
+            Diesel::DatabaseError(kind, info) => {
+                let named = (info.table_name().zip(info.constraint_name()))
+                    .and_then(|(table, name)| constraint_problem(*kind, table, name));
+                match named {
+                    Some(problem) => Self::Invalid(vec![problem]),
+                    // PostgreSQL says these while it stops or starts; the driver has no kind of its own for them.
+                    None if says_unavailable(info.message()) => Self::Unavailable,
+                    None => Self::internal(error),
+                }
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<deadpool::managed::PoolError<diesel_async::pooled_connection::PoolError>> for Error {
+    fn from(error: deadpool::managed::PoolError<diesel_async::pooled_connection::PoolError>) -> Self {
+        tracing::warn!(?error, "no database connection");
+        Self::Unavailable
+    }
+}
+
+fn says_unavailable(message: &str) -> bool {
+    [
+        "shutting down",
+        "starting up",
+        "terminating connection",
+        "connection closed",
+        "in recovery mode",
+    ]
+    .iter()
+    .any(|sign| message.contains(sign))
+}
+
+/// Constraint names follow one form, `<table>_<column>_{key,check,fkey}`, so that each maps to its input field.
+fn constraint_problem(
+    kind: diesel::result::DatabaseErrorKind,
+    table: &str,
+    constraint: &str,
+) -> Option<Problem> {
+    use diesel::result::DatabaseErrorKind as Kind;
+    let (column, _suffix) = constraint
+        .strip_prefix(table)?
+        .strip_prefix('_')?
+        .rsplit_once('_')?;
+    let field = camel_case(column);
+    let (code, message) = match kind {
+        Kind::UniqueViolation => (
+            ProblemCode::Duplicate,
+            format!("Another record already has this {field}."),
+        ),
+        Kind::ForeignKeyViolation => (
+            ProblemCode::NotFound,
+            format!("The record given as {field} does not exist."),
+        ),
+        Kind::CheckViolation => (
+            ProblemCode::Invalid,
+            format!("The value of {field} is not allowed."),
+        ),
+        _ => return None,
+    };
+    Some(Problem::new(&field, code, message))
+}
+
+/// `first_name` as GraphQL spells it: `firstName`.
+pub fn camel_case(snake: &str) -> String {
+    let mut out = String::with_capacity(snake.len());
+    let mut upper = false;
+    for c in snake.chars() {
+        if c == '_' {
+            upper = true;
+        } else if std::mem::take(&mut upper) {
+            out.extend(c.to_uppercase());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,160 @@
+//! A unit of work: changes and their events in one transaction.
+
+use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+use std::ops::Deref;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::{Hub, Position};
+use crate::db::Database;
+use crate::db::id::{Id, Kind};
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, Result};
+
+/// A change to be recorded. Its position is given at the end of the transaction.
+#[derive(Debug)]
+pub struct Change {
+    entity: &'static str,
+    record_id: Uuid,
+    kind: &'static str,
+    change: serde_json::Value,
+}
+
+/// A transaction of one tenant on behalf of one user, which records what it changes.
+pub struct Work {
+    tx: Transaction,
+    hub: Arc<Hub>,
+    actor_id: Option<Uuid>,
+    now: DateTime<Utc>,
+    changes: Vec<Change>,
+}
+
+impl Deref for Work {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        &self.tx
+    }
+}
+
+#[derive(QueryableByName)]
+struct Appended {
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+}
+
+impl Work {
+    /// Begins a unit of work.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no connection can be had.
+    pub async fn begin(db: &Database, hub: Arc<Hub>, tenant: Uuid, actor_id: Option<Uuid>) -> Result<Self> {
+        Ok(Self::on(db.begin(tenant).await?, hub, actor_id))
+    }
+
+    /// Goes on in a transaction that has begun.
+    pub fn on(tx: Transaction, hub: Arc<Hub>, actor_id: Option<Uuid>) -> Self {
+        Self {
+            tx,
+            hub,
+            actor_id,
+            now: now(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// The user on whose behalf this is done.
+    pub fn actor_id(&self) -> Option<Uuid> {
+        self.actor_id
+    }
+
+    /// The moment of this work: everything in it carries the same time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    /// Sets the moment of this work, for data that tells of the past.
+    pub fn set_now(&mut self, now: DateTime<Utc>) {
+        self.now = now;
+    }
+
+    /// Records what happened to a record; `change` is kept as JSON.
+    ///
+    /// # Errors
+    /// Only when `change` cannot be written as JSON, which is a fault of ours.
+    pub fn record<T: Kind>(&mut self, id: Id<T>, kind: &'static str, change: &impl Serialize) -> Result<()> {
+        let change = serde_json::to_value(change).map_err(Error::internal)?;
+        self.changes.push(Change {
+            entity: T::PREFIX,
+            record_id: id.uuid(),
+            kind,
+            change,
+        });
+        Ok(())
+    }
+
+    /// Gives the recorded changes their positions. The last statement of the transaction: it locks the tenant's counter
+    /// until the commit, and a lock held longer would make the tenant's other writers wait.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn append(&mut self) -> Result<Position> {
+        let changes = std::mem::take(&mut self.changes);
+        let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+        let entities: Vec<&str> = changes.iter().map(|change| change.entity).collect();
+        let records: Vec<Uuid> = changes.iter().map(|change| change.record_id).collect();
+        let kinds: Vec<&str> = changes.iter().map(|change| change.kind).collect();
+        let count = changes.len() as i64;
+        let bodies: Vec<serde_json::Value> = changes.into_iter().map(|change| change.change).collect();
+        let appended: Appended = statement(
+            "WITH counted AS (
+                 UPDATE histories SET position = position + ? RETURNING epoch, position
+             ), appended AS (
+                 INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
+                 SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
+                   FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY
+                        AS new (id, entity, record_id, kind, change, ord)
+             )
+             SELECT epoch, position FROM counted",
+        )
+        .bind::<BigInt, _>(count)
+        .bind::<BigInt, _>(count)
+        .bind::<Timestamptz, _>(self.now)
+        .bind::<Nullable<SqlUuid>, _>(self.actor_id)
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<Text>, _>(entities)
+        .bind::<Array<SqlUuid>, _>(records)
+        .bind::<Array<Text>, _>(kinds)
+        .bind::<Array<Jsonb>, _>(bodies)
+        .get_result(&mut self.tx.conn())
+        .await?;
+        Ok(Position {
+            epoch: appended.epoch,
+            position: appended.position,
+        })
+    }
+
+    /// Makes the changes permanent and tells those who follow the history.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub async fn commit(self, position: Position) -> Result<()> {
+        let tenant = self.tx.tenant();
+        self.tx.commit().await?;
+        self.hub.hint(tenant, position.position);
+        Ok(())
+    }
+}
+
+/// The current time in the database's precision, so that a value read back equals the one written.
+pub fn now() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
+}

@@ -1,0 +1,155 @@
+//! What a GraphQL operation carries: who asks, and one view of the data.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_graphql::Context;
+use diesel_async::AsyncPgConnection;
+
+use super::loader::{Batch, Loaders};
+use crate::auth::Viewer;
+use crate::db::Database;
+use crate::db::session::Snapshot;
+use crate::error::{Error, Result};
+use crate::events::{Hub, Work};
+
+/// The session of one operation: at most one database connection, taken when first needed.
+pub struct Session {
+    db: Database,
+    hub: Arc<Hub>,
+    viewer: Option<Viewer>,
+    idempotency_key: Option<String>,
+    reading: Mutex<Option<Arc<Reading>>>,
+}
+
+/// One snapshot of the tenant's data with the loaders that read from it.
+pub struct Reading {
+    snapshot: Arc<Snapshot>,
+    loaders: Loaders,
+}
+
+impl Reading {
+    /// The connection to read from.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no connection can be had.
+    pub async fn conn(&self) -> Result<&AsyncPgConnection> {
+        self.snapshot.conn().await
+    }
+}
+
+impl Session {
+    /// A session for an operation of this viewer, or of nobody.
+    pub fn new(db: Database, hub: Arc<Hub>, viewer: Option<Viewer>) -> Self {
+        Self {
+            db,
+            hub,
+            viewer,
+            idempotency_key: None,
+            reading: Mutex::default(),
+        }
+    }
+
+    /// Sets the idempotency key that came with the request rather than in the input.
+    pub fn with_idempotency_key(mut self, key: Option<String>) -> Self {
+        self.idempotency_key = key;
+        self
+    }
+
+    /// The idempotency key that came with the request.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nobody has signed in.
+    pub fn viewer(&self) -> Result<&Viewer> {
+        self.viewer.as_ref().ok_or(Error::Unauthenticated(
+            "Sign in first: this needs an access token.",
+        ))
+    }
+
+    /// The database, for what happens before a tenant is known.
+    pub fn db(&self) -> &Database {
+        &self.db
+    }
+
+    /// The history's hub.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The current view of the viewer's tenant. All reads of a query share one.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nobody has signed in.
+    pub fn reading(&self) -> Result<Arc<Reading>> {
+        let viewer = self.viewer()?;
+        let mut reading = self.lock();
+        let reading = reading.get_or_insert_with(|| {
+            let snapshot = Arc::new(self.db.snapshot(viewer.tenant_id));
+            Arc::new(Reading {
+                loaders: Loaders::new(snapshot.clone()),
+                snapshot,
+            })
+        });
+        Ok(reading.clone())
+    }
+
+    /// Gives the view back: what is read hereafter is newer. The connection is released off the caller's path.
+    pub fn finish(&self) {
+        self.lock().take();
+    }
+
+    /// Begins to write in the viewer's tenant, on the viewer's behalf.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nobody has signed in, [`Error::Unavailable`] without a connection.
+    pub async fn work(&self) -> Result<Work> {
+        let viewer = self.viewer()?;
+        // What is read after a change must show it, and a mutation needs no second connection meanwhile.
+        self.finish();
+        Work::begin(&self.db, self.hub.clone(), viewer.tenant_id, Some(viewer.user_id)).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Reading>>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How resolvers reach the session.
+pub trait ContextExt {
+    /// The operation's session.
+    fn session(&self) -> &Arc<Session>;
+
+    /// The current view of the viewer's tenant.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nobody has signed in.
+    fn reading(&self) -> Result<Arc<Reading>> {
+        self.session().reading()
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nobody has signed in.
+    fn viewer(&self) -> Result<&Viewer> {
+        self.session().viewer()
+    }
+
+    /// Loads one of many: what is asked for in the same level of a document is read by one statement.
+    fn load<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
+}
+
+impl ContextExt for Context<'_> {
+    fn session(&self) -> &Arc<Session> {
+        self.data_unchecked::<Arc<Session>>()
+    }
+
+    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Value>> {
+        let reading = self.reading()?;
+        reading.loaders.get::<B>().load(key).await
+    }
+}

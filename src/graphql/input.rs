@@ -1,0 +1,268 @@
+//! Checks of what people type. All problems of an input are told at once.
+
+use std::collections::BTreeMap;
+
+use async_graphql::MaybeUndefined;
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
+
+use serde::Serialize;
+
+use crate::error::{Error, Problem, ProblemCode, Result};
+
+/// Characters of a name, a subject or another line at most.
+pub const LINE: usize = 200;
+/// Characters of a text with several lines at most.
+pub const TEXT: usize = 20_000;
+
+/// Collects the problems of an input.
+#[derive(Debug, Default)]
+pub struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    /// Notes a problem.
+    pub fn problem(&mut self, field: &str, code: ProblemCode, message: impl Into<String>) {
+        self.problems.push(Problem::new(field, code, message));
+    }
+
+    /// A line that must be there: white space around it is dropped.
+    pub fn line(&mut self, field: &str, text: &str) -> String {
+        let text = text.trim();
+        if text.is_empty() {
+            self.problem(
+                field,
+                ProblemCode::Required,
+                format!("{field} must not be empty."),
+            );
+        }
+        self.characters(field, text, LINE, false);
+        text.to_owned()
+    }
+
+    /// A line that may be missing; an empty one counts as missing.
+    pub fn optional_line(&mut self, field: &str, text: Option<String>) -> Option<String> {
+        self.optional(field, text, LINE, false)
+    }
+
+    /// A text of several lines that may be missing; an empty one counts as missing.
+    pub fn optional_text(&mut self, field: &str, text: Option<String>) -> Option<String> {
+        self.optional(field, text, TEXT, true)
+    }
+
+    /// An e-mail address that may be missing, in lower case.
+    pub fn optional_email(&mut self, field: &str, email: Option<String>) -> Option<String> {
+        let email = self.optional(field, email, LINE, false)?.to_lowercase();
+        if !is_email(&email) {
+            self.problem(field, ProblemCode::Invalid, "This is not an e-mail address.");
+        }
+        Some(email)
+    }
+
+    /// A number within a range.
+    pub fn range(&mut self, field: &str, number: Option<i32>, range: std::ops::RangeInclusive<i32>) {
+        if let Some(number) = number
+            && !range.contains(&number)
+        {
+            let message = format!("{field} must be between {} and {}.", range.start(), range.end());
+            self.problem(field, ProblemCode::OutOfRange, message);
+        }
+    }
+
+    /// A moment of this or a neighbouring century.
+    pub fn moment(&mut self, field: &str, moment: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        if moment.is_some_and(|moment| !is_plausible(moment)) {
+            self.problem(
+                field,
+                ProblemCode::OutOfRange,
+                "The date must be within the years 1900 to 9999.",
+            );
+        }
+        // The database keeps microseconds: what is answered now must be what is read later.
+        moment.and_then(|moment| DateTime::from_timestamp_micros(moment.timestamp_micros()))
+    }
+
+    /// A day of this or a neighbouring century.
+    pub fn day(&mut self, field: &str, day: Option<NaiveDate>) -> Option<NaiveDate> {
+        if day.is_some_and(|day| !is_plausible_day(day)) {
+            self.problem(
+                field,
+                ProblemCode::OutOfRange,
+                "The date must be within the years 1900 to 9999.",
+            );
+        }
+        day
+    }
+
+    /// Checks the value of a patch, when there is one; a value that the check finds empty takes the field away.
+    pub fn patch<T>(
+        &mut self,
+        field: &str,
+        value: MaybeUndefined<T>,
+        with: impl FnOnce(&mut Self, &str, Option<T>) -> Option<T>,
+    ) -> MaybeUndefined<T> {
+        match value {
+            MaybeUndefined::Value(value) => match with(self, field, Some(value)) {
+                Some(value) => MaybeUndefined::Value(value),
+                None => MaybeUndefined::Null,
+            },
+            other => other,
+        }
+    }
+
+    /// Takes a value whose check answers a problem.
+    pub fn take<T>(&mut self, checked: Result<T, Problem>) -> Option<T> {
+        checked.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// Ends the check.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all problems that were found.
+    pub fn done(self) -> Result<()> {
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Invalid(self.problems))
+        }
+    }
+
+    fn optional(&mut self, field: &str, text: Option<String>, max: usize, lines: bool) -> Option<String> {
+        let text = text?;
+        let text = text.trim();
+        self.characters(field, text, max, lines);
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn characters(&mut self, field: &str, text: &str, max: usize, lines: bool) {
+        // Counting a huge text costs; its bytes tell enough.
+        if text.len() > max * 4 || text.chars().count() > max {
+            self.problem(
+                field,
+                ProblemCode::TooLong,
+                format!("{field} can have {max} characters at most."),
+            );
+        } else if text
+            .chars()
+            .any(|c| c.is_control() && !(lines && matches!(c, '\n' | '\r' | '\t')))
+        {
+            self.problem(
+                field,
+                ProblemCode::Invalid,
+                format!("{field} must not contain control characters."),
+            );
+        }
+    }
+}
+
+/// Whether a moment lies within the years 1900 to 9999.
+pub fn is_plausible(moment: DateTime<Utc>) -> bool {
+    (1900..=9999).contains(&moment.year())
+}
+
+/// Whether a day lies within the years 1900 to 9999.
+pub fn is_plausible_day(day: NaiveDate) -> bool {
+    (1900..=9999).contains(&day.year())
+}
+
+/// Whether a text has the form of an e-mail address. Only sending to it would prove more.
+pub fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return false;
+    };
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.contains(|c: char| c.is_whitespace() || c.is_control() || "@,;<>()\"".contains(c))
+    };
+    plain(local)
+        && plain(domain)
+        && domain.contains('.')
+        && !domain.starts_with('.')
+        && !domain.ends_with('.')
+}
+
+/// Refuses a stale update.
+///
+/// # Errors
+/// [`Error::Invalid`] with the fields that differ, when the record is not of the version that the client expects.
+pub fn expect_version(expected: Option<i32>, current: i32, differing: Vec<(String, String)>) -> Result<()> {
+    if expected.is_none_or(|expected| expected == current) {
+        return Ok(());
+    }
+    let message = format!("The record has changed meanwhile: it is at version {current}.");
+    let mut problem = Problem::new("expectedVersion", ProblemCode::Conflict, message);
+    problem.conflicts = differing;
+    Err(Error::Invalid(vec![problem]))
+}
+
+/// What the history keeps of an update.
+#[derive(Serialize)]
+pub struct PatchChange<'a, T> {
+    /// Old values, as JSON text, by the name of the field in the input.
+    before: BTreeMap<&'a str, &'a str>,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+/// A patch of a record: collects what it changes, and where the current values differ from it.
+#[derive(Default)]
+pub struct Patch {
+    differing: Vec<(String, String)>,
+}
+
+impl Patch {
+    /// Applies a field that can be changed but not taken away.
+    pub fn set<T: PartialEq + Serialize>(&mut self, field: &str, current: &mut T, new: Option<T>) {
+        if let Some(new) = new
+            && *current != new
+        {
+            self.note(field, current);
+            *current = new;
+        }
+    }
+
+    /// Applies a field that can also be set to null.
+    pub fn set_or_clear<T: PartialEq + Serialize>(
+        &mut self,
+        field: &str,
+        current: &mut Option<T>,
+        new: MaybeUndefined<T>,
+    ) {
+        let new = match new {
+            MaybeUndefined::Undefined => return,
+            MaybeUndefined::Null => None,
+            MaybeUndefined::Value(new) => Some(new),
+        };
+        self.set(field, current, Some(new));
+    }
+
+    fn note(&mut self, field: &str, current: &impl Serialize) {
+        let current = serde_json::to_string(current).unwrap_or_default();
+        self.differing.push((field.to_owned(), current));
+    }
+
+    /// Whether the patch changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.differing.is_empty()
+    }
+
+    /// What the history keeps of the change: the fields with their old values, and the record as it is now.
+    pub fn change<'a, T: Serialize>(&'a self, record: &'a T) -> PatchChange<'a, T> {
+        PatchChange {
+            before: self
+                .differing
+                .iter()
+                .map(|(field, value)| (field.as_str(), value.as_str()))
+                .collect(),
+            record,
+        }
+    }
+
+    /// Refuses the patch when the record is not of the version that the client expects.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the fields that differ and their current values.
+    pub fn expect_version(&self, expected: Option<i32>, current: i32) -> Result<()> {
+        expect_version(expected, current, self.differing.clone())
+    }
+}

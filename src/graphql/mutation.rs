@@ -1,0 +1,217 @@
+//! The one form of every mutation: a unit of work, its position, and errors that a person can mend.
+
+use async_graphql::{Context, SimpleObject};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::problem::UserError;
+use super::{ContextExt, Session};
+use crate::db::schema::idempotency_keys;
+use crate::error::{Error, Problem, ProblemCode, Result};
+use crate::events::{Position, Work};
+
+/// Characters of an idempotency key at most.
+const MAX_KEY: usize = 200;
+
+/// What every mutation answers besides the record.
+#[derive(Debug, SimpleObject)]
+pub struct Outcome {
+    /// The position of this change in the tenant's history: pass it as `after` to a subscription to get all that came
+    /// later. Null when nothing was changed because of `userErrors`.
+    position: Option<String>,
+    /// What has to be mended in the input. When there is any, nothing has been changed.
+    user_errors: Vec<UserError>,
+}
+
+impl Outcome {
+    /// The outcome of something that did not change the tenant's data.
+    ///
+    /// # Errors
+    /// Passes on what is not a person's to mend.
+    pub fn of<T>(result: Result<T>) -> Result<(Option<T>, Self)> {
+        match result {
+            Ok(done) => Ok((
+                Some(done),
+                Self {
+                    position: None,
+                    user_errors: Vec::new(),
+                },
+            )),
+            Err(Error::Invalid(problems)) => {
+                let user_errors = problems.into_iter().map(UserError::from).collect();
+                Ok((
+                    None,
+                    Self {
+                        position: None,
+                        user_errors,
+                    },
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn at(position: Position) -> Self {
+        Self {
+            position: Some(position.to_string()),
+            user_errors: Vec::new(),
+        }
+    }
+}
+
+/// What is kept under an idempotency key.
+#[derive(Serialize, serde::Deserialize)]
+struct Kept<T> {
+    done: T,
+    epoch: i64,
+    position: i64,
+}
+
+/// A key under which this very request is done once.
+struct Once {
+    key: String,
+    operation: &'static str,
+    input_hash: Vec<u8>,
+    actor_id: Uuid,
+}
+
+/// Changes the tenant's data: runs `work`, appends its events and commits, all in one transaction.
+///
+/// With an idempotency key, from the input or from the request's header, a retry is answered what was answered first.
+///
+/// # Errors
+/// [`Error::Invalid`] becomes `userErrors`; everything else fails the field.
+pub async fn mutate<T>(
+    ctx: &Context<'_>,
+    operation: &'static str,
+    idempotency_key: Option<String>,
+    work: impl AsyncFnOnce(&mut Work) -> Result<T>,
+) -> Result<(Option<T>, Outcome)>
+where
+    T: Serialize + DeserializeOwned,
+{
+    match attempt(ctx, operation, idempotency_key, work).await {
+        Ok((done, position)) => Ok((Some(done), Outcome::at(position))),
+        Err(error) => Outcome::of(Err(error)),
+    }
+}
+
+async fn attempt<T>(
+    ctx: &Context<'_>,
+    operation: &'static str,
+    idempotency_key: Option<String>,
+    work: impl AsyncFnOnce(&mut Work) -> Result<T>,
+) -> Result<(T, Position)>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let session = ctx.session();
+    let once = Once::new(ctx, operation, idempotency_key)?;
+    let mut unit = session.work().await?;
+    if let Some(once) = &once
+        && let Some(kept) = once.recall(unit.conn()).await?
+    {
+        return Ok(kept);
+    }
+    let done = work(&mut unit).await?;
+    let position = unit.append().await?;
+    let Some(once) = once else {
+        unit.commit(position).await?;
+        return Ok((done, position));
+    };
+    let kept = Kept {
+        done,
+        epoch: position.epoch,
+        position: position.position,
+    };
+    if once.keep(unit.conn(), &kept).await? {
+        unit.commit(position).await?;
+        return Ok((kept.done, position));
+    }
+    // The same request won the race meanwhile: what we did is rolled back, and we answer what it answered.
+    drop(unit);
+    recall_later(session, &once).await
+}
+
+async fn recall_later<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<(T, Position)> {
+    let unit = session.work().await?;
+    once.recall(unit.conn()).await?.ok_or(Error::Unavailable)
+}
+
+impl Once {
+    fn new(ctx: &Context<'_>, operation: &'static str, key: Option<String>) -> Result<Option<Self>> {
+        let session = ctx.session();
+        let Some(key) = key.or_else(|| session.idempotency_key().map(str::to_owned)) else {
+            return Ok(None);
+        };
+        if key.is_empty() || key.chars().count() > MAX_KEY || key.chars().any(char::is_control) {
+            let message = format!("An idempotency key has between 1 and {MAX_KEY} characters.");
+            return Err(Error::invalid("idempotencyKey", ProblemCode::Invalid, message));
+        }
+        let arguments = ctx
+            .field()
+            .arguments()
+            .map_err(|_| Error::BadInput("The input cannot be read.".to_owned()))?;
+        let input: Vec<_> = arguments
+            .into_iter()
+            .map(|(name, value)| (name, value.into_json().ok()))
+            .collect();
+        let input = serde_json::to_vec(&input).map_err(Error::internal)?;
+        let input_hash = Sha256::digest(&input).to_vec();
+        Ok(Some(Self {
+            key,
+            operation,
+            input_hash,
+            actor_id: session.viewer()?.user_id,
+        }))
+    }
+
+    /// What was answered before under this key.
+    async fn recall<T: DeserializeOwned>(&self, conn: &AsyncPgConnection) -> Result<Option<(T, Position)>> {
+        use idempotency_keys::dsl;
+        let kept: Option<(String, Vec<u8>, serde_json::Value)> = idempotency_keys::table
+            .filter(dsl::actor_id.eq(self.actor_id).and(dsl::key.eq(&self.key)))
+            .select((dsl::operation, dsl::input_hash, dsl::answer))
+            .first(&mut &*conn)
+            .await
+            .optional()?;
+        let Some((operation, input_hash, answer)) = kept else {
+            return Ok(None);
+        };
+        if operation != self.operation || input_hash != self.input_hash {
+            let message = "This idempotency key was used before, for another request.";
+            let problem = Problem::new("idempotencyKey", ProblemCode::IdempotencyKeyReused, message);
+            return Err(Error::Invalid(vec![problem]));
+        }
+        let kept: Kept<T> = serde_json::from_value(answer).map_err(Error::internal)?;
+        Ok(Some((
+            kept.done,
+            Position {
+                epoch: kept.epoch,
+                position: kept.position,
+            },
+        )))
+    }
+
+    /// Keeps the answer; says no when the key has been taken meanwhile.
+    async fn keep<T: Serialize>(&self, conn: &AsyncPgConnection, kept: &Kept<T>) -> Result<bool> {
+        use idempotency_keys::dsl;
+        let answer = serde_json::to_value(kept).map_err(Error::internal)?;
+        let inserted = diesel::insert_into(idempotency_keys::table)
+            .values((
+                dsl::actor_id.eq(self.actor_id),
+                dsl::key.eq(&self.key),
+                dsl::operation.eq(self.operation),
+                dsl::input_hash.eq(&self.input_hash),
+                dsl::answer.eq(answer),
+            ))
+            .on_conflict_do_nothing()
+            .execute(&mut &*conn)
+            .await?;
+        Ok(inserted == 1)
+    }
+}

@@ -1,0 +1,217 @@
+//! Values of the schema that GraphQL does not have: decimals, money, currencies.
+
+use async_graphql::{
+    InputObject, InputValueError, InputValueResult, Scalar, ScalarType, SimpleObject, Value,
+};
+use rust_decimal::Decimal as Number;
+
+use crate::error::{Problem, ProblemCode};
+
+/// A decimal number, written as a string so that no client rounds it: `"1234.50"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal(pub Number);
+
+#[Scalar(specified_by_url = "https://speleotrove.com/decimal/decarith.html")]
+impl ScalarType for Decimal {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let text = match &value {
+            Value::String(text) => text.clone(),
+            // Clients that write a whole number mean it; a float has lost its digits before it came here.
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            _ => return Err(InputValueError::expected_type(value)),
+        };
+        // At most 28 digits: more than any amount of money, few enough to be exact.
+        match Number::from_str_exact(&text) {
+            Ok(number) if text.len() <= 40 => Ok(Self(number)),
+            _ => Err(
+                InputValueError::custom("A decimal number such as \"1234.50\" is needed.")
+                    .with_extension("code", "BAD_USER_INPUT"),
+            ),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}
+
+/// A currency by its code in ISO 4217, for example `USD`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, diesel::AsExpression, diesel::FromSqlRow,
+)]
+#[diesel(sql_type = diesel::sql_types::Text)]
+pub struct CurrencyCode(&'static str);
+
+/// Active currencies of ISO 4217 by the number of digits after the point.
+const CURRENCIES: [(u32, &str); 3] = [
+    (
+        0,
+        "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    ),
+    (
+        2,
+        "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC \
+         CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR \
+         JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD \
+         NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN \
+         SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG",
+    ),
+    (3, "BHD IQD JOD KWD LYD OMR TND"),
+];
+
+impl CurrencyCode {
+    /// The US dollar, the currency of a new tenant.
+    pub const USD: Self = Self("USD");
+
+    /// The currency with this code, when there is one.
+    pub fn find(code: &str) -> Option<Self> {
+        if code.len() != 3 {
+            return None;
+        }
+        CURRENCIES
+            .iter()
+            .flat_map(|(_, codes)| codes.split_whitespace())
+            .find(|known| *known == code)
+            .map(Self)
+    }
+
+    /// The code.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// Digits after the point: 2 for dollars and cents.
+    pub fn digits(self) -> u32 {
+        let of = CURRENCIES
+            .iter()
+            .find(|(_, codes)| codes.split_whitespace().any(|code| code == self.0));
+        of.map_or(2, |(digits, _)| *digits)
+    }
+}
+
+#[Scalar(specified_by_url = "https://www.iso.org/iso-4217-currency-codes.html")]
+impl ScalarType for CurrencyCode {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let code = match &value {
+            Value::String(code) => code.as_str(),
+            Value::Enum(code) => code.as_str(),
+            _ => return Err(InputValueError::expected_type(value)),
+        };
+        Self::find(code).ok_or_else(|| {
+            InputValueError::custom("A currency code of ISO 4217 such as USD is needed.")
+                .with_extension("code", "BAD_USER_INPUT")
+        })
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_owned())
+    }
+}
+
+impl diesel::deserialize::FromSql<diesel::sql_types::Text, diesel::pg::Pg> for CurrencyCode {
+    fn from_sql(bytes: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
+        Self::find(std::str::from_utf8(bytes.as_bytes())?).ok_or_else(|| "an unknown currency".into())
+    }
+}
+
+impl diesel::serialize::ToSql<diesel::sql_types::Text, diesel::pg::Pg> for CurrencyCode {
+    fn to_sql<'b>(
+        &'b self,
+        out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
+    ) -> diesel::serialize::Result {
+        std::io::Write::write_all(out, self.0.as_bytes())?;
+        Ok(diesel::serialize::IsNull::No)
+    }
+}
+
+impl serde::Serialize for CurrencyCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for CurrencyCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::find(&code).ok_or_else(|| serde::de::Error::custom("an unknown currency"))
+    }
+}
+
+/// The largest amount that is accepted, in minor units.
+pub const MAX_MINOR_UNITS: i64 = 1_000_000_000_000_000;
+
+/// An amount of money in its currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SimpleObject)]
+pub struct Money {
+    /// The amount as a decimal number, with as many digits after the point as the currency has: `"1250.00"`.
+    pub amount: Decimal,
+    /// The currency.
+    pub currency_code: CurrencyCode,
+}
+
+impl Money {
+    /// Money from the minor units that the database keeps, such as cents.
+    pub fn from_minor(units: i64, currency_code: CurrencyCode) -> Self {
+        Self {
+            amount: Decimal(Number::new(units, currency_code.digits())),
+            currency_code,
+        }
+    }
+
+    /// Money from a sum of minor units, which may be larger than a single amount.
+    pub fn from_minor_sum(sum: Number, currency_code: CurrencyCode) -> Self {
+        let mut amount = sum;
+        let digits = currency_code.digits();
+        // A sum is a whole number of minor units: moving its point is exact.
+        amount.set_scale(digits).unwrap_or_default();
+        Self {
+            amount: Decimal(amount),
+            currency_code,
+        }
+    }
+}
+
+/// An amount of money in its currency.
+#[derive(Debug, Clone, InputObject)]
+pub struct MoneyInput {
+    /// The amount as a decimal number, not negative, with no more digits after the point than the currency has.
+    pub amount: Decimal,
+    /// The currency, for example `USD`.
+    pub currency_code: CurrencyCode,
+}
+
+impl MoneyInput {
+    /// The amount in minor units.
+    ///
+    /// # Errors
+    /// When the amount is negative, too large or too finely divided; `field` is the input field's name.
+    pub fn minor_units(&self, field: &str) -> Result<i64, Problem> {
+        let field = format!("{field}.amount");
+        let digits = self.currency_code.digits();
+        let amount = self.amount.0.normalize();
+        if amount.is_sign_negative() && !amount.is_zero() {
+            return Err(Problem::new(
+                &field,
+                ProblemCode::OutOfRange,
+                "The amount must not be negative.",
+            ));
+        }
+        if amount.scale() > digits {
+            let message = format!("{} has {digits} digits after the point.", self.currency_code.0);
+            return Err(Problem::new(&field, ProblemCode::Invalid, message));
+        }
+        minor_units(amount, digits)
+            .filter(|units| *units <= MAX_MINOR_UNITS)
+            .ok_or_else(|| Problem::new(&field, ProblemCode::OutOfRange, "The amount is too large."))
+    }
+}
+
+/// Minor units of an amount, when it is a whole number of them that fits.
+fn minor_units(amount: Number, digits: u32) -> Option<i64> {
+    amount
+        .checked_mul(Number::from(10_i64.pow(digits)))?
+        .normalize()
+        .to_string()
+        .parse()
+        .ok()
+}

@@ -1,0 +1,11 @@
+//! Tenants, the users in them, and signing in: a feature of the same anatomy as an entity of the CRM.
+
+mod model;
+mod mutations;
+mod queries;
+mod types;
+
+pub use model::{Tenant, User};
+pub use mutations::IdentityMutation;
+pub use queries::{NewTenant, TenantById, UserById, currency, found_tenant, insert_user};
+pub use types::{IdentityQuery, currency_or_tenants};

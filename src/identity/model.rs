@@ -1,0 +1,79 @@
+//! Tenants and users as they are kept.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::auth::Role;
+use crate::db::id::{Id, Kind};
+use crate::db::schema::{tenants, users};
+use crate::db::select::{Listed, SortValue};
+use crate::graphql::scalar::CurrencyCode;
+
+/// An organisation that has signed up. Nothing of it is seen by another.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
+#[diesel(table_name = tenants)]
+pub struct Tenant {
+    pub id: Id<Tenant>,
+    pub name: String,
+    pub currency_code: CurrencyCode,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i32,
+}
+
+/// A person in a tenant. The id is that of the account they sign in with, in every tenant they belong to.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
+#[diesel(table_name = users)]
+pub struct User {
+    pub id: Id<User>,
+    pub name: String,
+    /// In lower case.
+    pub email: String,
+    pub role: Role,
+    pub is_active: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i32,
+}
+
+impl Kind for Tenant {
+    const PREFIX: &'static str = "tenant";
+}
+
+impl Kind for User {
+    const PREFIX: &'static str = "user";
+}
+
+/// What users can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, async_graphql::Enum)]
+pub enum UserOrderField {
+    /// When the user joined the tenant.
+    CreatedAt,
+    /// The name.
+    Name,
+}
+
+impl Listed for User {
+    const TABLE: &'static str = "users";
+    type Order = UserOrderField;
+
+    fn order_column(order: UserOrderField) -> &'static str {
+        match order {
+            UserOrderField::CreatedAt => "created_at",
+            UserOrderField::Name => "name",
+        }
+    }
+
+    fn order_value(&self, order: UserOrderField) -> SortValue {
+        match order {
+            UserOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
+            UserOrderField::Name => SortValue::Text(self.name.clone()),
+        }
+    }
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}

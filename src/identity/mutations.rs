@@ -1,0 +1,211 @@
+//! Signing up and in, and the tenant's settings.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+
+use super::queries::{self, NewTenant};
+use super::types::Viewer;
+use super::{Tenant, User};
+use crate::auth::token::Tokens;
+use crate::auth::{Permission, password};
+use crate::db::directory;
+use crate::db::id::Id;
+use crate::error::{Error, ProblemCode, Result};
+use crate::graphql::input::{Check, Patch};
+use crate::graphql::scalar::CurrencyCode;
+use crate::graphql::{Can, ContextExt, Outcome, mutate};
+
+/// Characters of a new password at least.
+const MIN_PASSWORD: usize = 10;
+
+/// A tenant to be founded, with its first user.
+#[derive(Debug, InputObject)]
+pub struct SignUpInput {
+    /// The name of the organisation.
+    tenant_name: String,
+    /// Your name.
+    name: String,
+    /// The address that you will sign in with.
+    email: String,
+    /// Your password: 10 characters at least, 1,024 bytes at most.
+    #[graphql(secret)]
+    password: String,
+    /// The currency of sums, and of amounts for which none is given; US dollars when left out.
+    currency_code: Option<CurrencyCode>,
+}
+
+/// Who signs in.
+#[derive(Debug, InputObject)]
+pub struct SignInInput {
+    /// The address that you signed up with.
+    email: String,
+    /// Your password.
+    #[graphql(secret)]
+    password: String,
+    /// The tenant to sign in to, when you belong to several; the first you joined when left out.
+    tenant_id: Option<Id<Tenant>>,
+}
+
+/// Changes of the tenant's settings. What is left out stays as it is.
+#[derive(Debug, InputObject)]
+pub struct UpdateTenantInput {
+    /// The name.
+    name: Option<String>,
+    /// The currency of sums, and of amounts for which none is given. Existing deals keep theirs.
+    currency_code: Option<CurrencyCode>,
+    /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
+    expected_version: Option<i32>,
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    idempotency_key: Option<String>,
+}
+
+/// The answer to `signUp` and `signIn`.
+#[derive(SimpleObject)]
+pub struct SignInPayload {
+    /// The access token. Send it as `Authorization: Bearer …` with every request. Null when there are `userErrors`.
+    access_token: Option<String>,
+    /// When the access token ends.
+    expires_at: Option<DateTime<Utc>>,
+    /// You, in the tenant that you have signed in to.
+    viewer: Option<Viewer>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// The answer to `updateTenant`.
+#[derive(SimpleObject)]
+pub struct UpdateTenantPayload {
+    /// The tenant as it is now; null when there are `userErrors`.
+    tenant: Option<Arc<Tenant>>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// Mutations of tenants, and signing in.
+#[derive(Default)]
+pub struct IdentityMutation;
+
+#[Object]
+impl IdentityMutation {
+    /// Founds a tenant: you become its first user and admin, and it gets a pipeline with the usual stages.
+    async fn sign_up(&self, ctx: &Context<'_>, input: SignUpInput) -> Result<SignInPayload> {
+        payload(ctx, sign_up(ctx, input).await)
+    }
+
+    /// Signs in. The answer to an unknown address and to a wrong password is the same.
+    async fn sign_in(&self, ctx: &Context<'_>, input: SignInInput) -> Result<SignInPayload> {
+        payload(ctx, sign_in(ctx, input).await)
+    }
+
+    /// Changes the tenant's settings.
+    #[graphql(guard = "Can(Permission::TenantWrite)")]
+    async fn update_tenant(
+        &self,
+        ctx: &Context<'_>,
+        input: UpdateTenantInput,
+    ) -> Result<UpdateTenantPayload> {
+        let key = input.idempotency_key.clone();
+        let (tenant, outcome) = mutate(ctx, "updateTenant", key, async |work| {
+            let mut tenant = queries::tenant_for_update(work).await?;
+            let (mut check, mut patch) = (Check::default(), Patch::default());
+            patch.set(
+                "name",
+                &mut tenant.name,
+                input.name.map(|name| check.line("name", &name)),
+            );
+            patch.set("currencyCode", &mut tenant.currency_code, input.currency_code);
+            patch.expect_version(input.expected_version, tenant.version)?;
+            check.done()?;
+            if !patch.is_empty() {
+                tenant.version += 1;
+                tenant.updated_at = work.now();
+                queries::update_tenant(work, &tenant).await?;
+                work.record(tenant.id, "UPDATED", &patch.change(&tenant))?;
+            }
+            Ok(Arc::new(tenant))
+        })
+        .await?;
+        Ok(UpdateTenantPayload { tenant, outcome })
+    }
+}
+
+/// Issues the token for who has proved to be a user of a tenant.
+fn payload(ctx: &Context<'_>, proved: Result<(Tenant, User)>) -> Result<SignInPayload> {
+    let (proved, outcome) = Outcome::of(proved)?;
+    let Some((tenant, user)) = proved else {
+        return Ok(SignInPayload {
+            access_token: None,
+            expires_at: None,
+            viewer: None,
+            outcome,
+        });
+    };
+    let tokens = ctx.data_unchecked::<Arc<Tokens>>();
+    let (token, viewer) = tokens.issue(tenant.id.uuid(), user.id.uuid(), user.role, Utc::now())?;
+    Ok(SignInPayload {
+        access_token: Some(token),
+        expires_at: Some(viewer.expires_at),
+        viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
+        outcome,
+    })
+}
+
+async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<(Tenant, User)> {
+    let mut check = Check::default();
+    let tenant_name = check.line("tenantName", &input.tenant_name);
+    let user_name = check.line("name", &input.name);
+    let email = check.optional_email("email", Some(input.email));
+    if email.is_none() {
+        check.problem("email", ProblemCode::Required, "email must not be empty.");
+    }
+    if input.password.chars().count() < MIN_PASSWORD {
+        check.problem(
+            "password",
+            ProblemCode::Invalid,
+            format!("A password has {MIN_PASSWORD} characters at least."),
+        );
+    } else if input.password.len() > password::MAX_BYTES {
+        let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
+        check.problem("password", ProblemCode::TooLong, message);
+    }
+    check.done()?;
+    let session = ctx.session();
+    let new = NewTenant {
+        name: tenant_name,
+        currency_code: input.currency_code.unwrap_or(CurrencyCode::USD),
+        user_name,
+        email: email.unwrap_or_default(),
+        password_hash: password::hash(input.password).await?,
+    };
+    let (mut work, tenant, user) = queries::found_tenant(session.db(), session.hub(), new).await?;
+    let position = work.append().await?;
+    work.commit(position).await?;
+    Ok((tenant, user))
+}
+
+async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User)> {
+    let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
+    let email = input.email.trim().to_lowercase();
+    // No address of ours is that long, and no text in PostgreSQL has a NUL.
+    let findable = email.len() <= 1000 && !email.contains('\0');
+    let db = ctx.session().db();
+    let found = if findable {
+        directory::find_account(db, &email).await?
+    } else {
+        None
+    };
+    let (account, memberships) = found.unzip();
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    // The password is checked in any case, so that an unknown address takes as long as a known one.
+    let proved = password::verify(input.password, hash).await?;
+    let account = account.filter(|_| proved).ok_or_else(refused)?;
+    let mut memberships = memberships.into_iter().flatten();
+    let membership = match input.tenant_id {
+        Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
+        None => memberships.next(),
+    };
+    let tenant = membership.ok_or_else(refused)?.tenant_id;
+    queries::signed_in(db, tenant, account.id).await
+}

@@ -1,0 +1,215 @@
+//! All SQL about tenants and users.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use rand::RngExt as _;
+use uuid::Uuid;
+
+use super::model::{Tenant, User};
+use super::types::UserFilter;
+use crate::auth::Role;
+use crate::crm::pipelines;
+use crate::db::Database;
+use crate::db::directory::{self, Account};
+use crate::db::id::Id;
+use crate::db::schema::{histories, tenants, users};
+use crate::db::select::Predicate;
+use crate::db::session::Transaction;
+use crate::error::{Error, Result};
+use crate::events::{Hub, Work};
+use crate::graphql::Batch;
+use crate::graphql::filter::combine;
+use crate::graphql::scalar::CurrencyCode;
+
+/// Loads tenants by their ids; row-level security leaves the viewer's own.
+pub struct TenantById;
+
+impl Batch for TenantById {
+    type Key = Id<Tenant>;
+    type Value = Arc<Tenant>;
+
+    async fn load(conn: &AsyncPgConnection, keys: &[Id<Tenant>]) -> Result<HashMap<Id<Tenant>, Arc<Tenant>>> {
+        let found: Vec<Tenant> = tenants::table
+            .filter(tenants::id.eq_any(keys))
+            .select(Tenant::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|tenant| (tenant.id, Arc::new(tenant)))
+            .collect())
+    }
+}
+
+/// Loads users by their ids.
+pub struct UserById;
+
+impl Batch for UserById {
+    type Key = Id<User>;
+    type Value = Arc<User>;
+
+    async fn load(conn: &AsyncPgConnection, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Arc<User>>> {
+        let found: Vec<User> = users::table
+            .filter(users::id.eq_any(keys))
+            .select(User::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found.into_iter().map(|user| (user.id, Arc::new(user))).collect())
+    }
+}
+
+/// The condition that a filter stands for.
+///
+/// # Errors
+/// [`Error::BadInput`] for values that no list can be filtered by.
+pub(super) fn matching(filter: UserFilter) -> Result<Predicate> {
+    let own = [
+        filter.id.map(|id| id.on(users::id)),
+        filter.name.map(|name| name.on(users::name)),
+        filter.email.map(|email| email.on(users::email)),
+        filter.role.map(|role| role.on(users::role)),
+        filter
+            .is_active
+            .map(|active| Ok(Predicate::compare(users::is_active, "=", active))),
+    ];
+    let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    combine(own, filter.and, filter.or, filter.not, matching)
+}
+
+/// The currency of the tenant that a transaction writes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn currency(tx: &Transaction) -> Result<CurrencyCode> {
+    let found = tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(tenants::currency_code);
+    Ok(found.first(&mut tx.conn()).await?)
+}
+
+/// A tenant to be founded, with its first user and, when they are new here, the account they sign in with.
+pub struct NewTenant {
+    pub name: String,
+    pub currency_code: CurrencyCode,
+    pub user_name: String,
+    /// In lower case.
+    pub email: String,
+    pub password_hash: String,
+}
+
+/// Founds a tenant: account, tenant, first user as its admin, history and the usual pipeline, all or nothing.
+/// Answers the open unit of work, for more to be added, with the tenant and the user.
+///
+/// # Errors
+/// As a user error on `email` when the address has an account already.
+pub async fn found_tenant(db: &Database, hub: &Arc<Hub>, new: NewTenant) -> Result<(Work, Tenant, User)> {
+    let (tenant_id, user_id) = (Id::generate(), Id::generate());
+    let tx = db.begin(tenant_id.uuid()).await?;
+    let mut work = Work::on(tx, hub.clone(), Some(user_id.uuid()));
+    let now = work.now();
+    let account = Account {
+        id: user_id.uuid(),
+        email: new.email.clone(),
+        password_hash: new.password_hash,
+        created_at: now,
+    };
+    directory::insert_account(&work, &account).await?;
+    let tenant = Tenant {
+        id: tenant_id,
+        name: new.name,
+        currency_code: new.currency_code,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    };
+    let user = User {
+        id: user_id,
+        name: new.user_name,
+        email: new.email,
+        role: Role::Admin,
+        is_active: true,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    };
+    let mut conn = work.conn();
+    diesel::insert_into(tenants::table)
+        .values(&tenant)
+        .execute(&mut conn)
+        .await?;
+    // Drawn at random, so that a position of one tenant is never one of another.
+    let epoch = rand::rng().random_range(1..i64::MAX);
+    diesel::insert_into(histories::table)
+        .values(histories::epoch.eq(epoch))
+        .execute(&mut conn)
+        .await?;
+    insert_user(&work, &user).await?;
+    work.record(tenant.id, "CREATED", &tenant)?;
+    work.record(user.id, "CREATED", &user)?;
+    let (pipeline, stages) = pipelines::insert_default(&work, now).await?;
+    work.record(pipeline.id, "CREATED", &pipeline)?;
+    for stage in &stages {
+        work.record(stage.id, "CREATED", stage)?;
+    }
+    Ok((work, tenant, user))
+}
+
+/// Adds a user to the tenant; the account must exist.
+///
+/// # Errors
+/// As a user error when the e-mail address is taken in this tenant.
+pub async fn insert_user(tx: &Transaction, user: &User) -> Result<()> {
+    diesel::insert_into(users::table)
+        .values(user)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Reads the tenant and locks it until the end of the transaction.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn tenant_for_update(tx: &Transaction) -> Result<Tenant> {
+    let found = tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(Tenant::as_select())
+        .for_update();
+    Ok(found.first(&mut tx.conn()).await?)
+}
+
+/// Writes the changed tenant.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<()> {
+    diesel::update(tenants::table.filter(tenants::id.eq(tenant.id)))
+        .set((
+            tenants::name.eq(&tenant.name),
+            tenants::currency_code.eq(tenant.currency_code),
+            tenants::updated_at.eq(tenant.updated_at),
+            tenants::version.eq(tenant.version),
+        ))
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Reads an account's user in a tenant, with the tenant.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] when the user is not, or no longer, active there.
+pub(super) async fn signed_in(db: &Database, tenant: Uuid, user: Uuid) -> Result<(Tenant, User)> {
+    let snapshot = db.snapshot(tenant);
+    let found: Option<(Tenant, User)> = tenants::table
+        .inner_join(users::table.on(users::tenant_id.eq(tenants::id)))
+        .filter(users::id.eq(user).and(users::is_active))
+        .select((Tenant::as_select(), User::as_select()))
+        .first(&mut snapshot.conn().await?)
+        .await
+        .optional()?;
+    found.ok_or(Error::Unauthenticated("Sign in again."))
+}

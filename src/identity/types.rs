@@ -1,0 +1,256 @@
+//! Tenants, users and the viewer in the schema.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object};
+use chrono::{DateTime, Utc};
+
+use super::model::UserOrderField;
+use super::{Tenant, TenantById, User, UserById, queries};
+use crate::auth::{self, Permission, Role};
+use crate::db::id::Id;
+use crate::error::{Error, Result};
+use crate::events::{self, Position};
+use crate::graphql::connection::{Cursor, paged};
+use crate::graphql::filter::{EnumFilter, IdFilter, StringFilter};
+use crate::graphql::scalar::CurrencyCode;
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+
+/// The organisation that all data belongs to. Nothing of it is seen by another tenant.
+#[Object]
+impl Tenant {
+    /// The tenant's id, for example `tenant_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> Id<Tenant> {
+        self.id
+    }
+
+    /// The tenant's name.
+    async fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The currency of sums, and of amounts for which none is given.
+    async fn currency_code(&self) -> CurrencyCode {
+        self.currency_code
+    }
+
+    /// When the tenant signed up.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    /// When the tenant was last changed.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+
+    /// Counts the changes of the tenant. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
+    async fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+/// A person in the tenant.
+#[Object]
+impl User {
+    /// The user's id, for example `user_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> Id<User> {
+        self.id
+    }
+
+    /// The user's name.
+    async fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address that the user signs in with.
+    async fn email(&self) -> &str {
+        &self.email
+    }
+
+    /// What the user may do.
+    async fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether the user may sign in to this tenant.
+    async fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// When the user joined the tenant.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+
+    /// When the user was last changed.
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+
+    /// Counts the changes of the user.
+    async fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+/// You: the person that an access token stands for, in the tenant it was issued for.
+pub struct Viewer {
+    viewer: auth::Viewer,
+    /// Known beforehand to who has just signed in; the request itself is not yet theirs.
+    known: Option<(Arc<Tenant>, Arc<User>)>,
+}
+
+impl Viewer {
+    /// The viewer who has just signed in.
+    pub(super) fn signed_in(viewer: auth::Viewer, tenant: Arc<Tenant>, user: Arc<User>) -> Self {
+        Self {
+            viewer,
+            known: Some((tenant, user)),
+        }
+    }
+}
+
+#[Object]
+impl Viewer {
+    /// Your user in the tenant; null when it is there no more.
+    async fn user(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
+        match &self.known {
+            Some((_, user)) => Ok(Some(user.clone())),
+            None => ctx.load::<UserById>(Id::from_uuid(self.viewer.user_id)).await,
+        }
+    }
+
+    /// The tenant that you are signed in to.
+    async fn tenant(&self, ctx: &Context<'_>) -> Result<Option<Arc<Tenant>>> {
+        match &self.known {
+            Some((tenant, _)) => Ok(Some(tenant.clone())),
+            None => ctx.load::<TenantById>(Id::from_uuid(self.viewer.tenant_id)).await,
+        }
+    }
+
+    /// Your role, as your access token has it.
+    async fn role(&self) -> Role {
+        self.viewer.role
+    }
+
+    /// What your role permits.
+    async fn permissions(&self) -> Vec<Permission> {
+        self.viewer.role.permissions()
+    }
+
+    /// The position of the tenant's history that this answer shows: all of a query is read at one moment. Subscribe
+    /// with it as `after`, and you miss nothing that happened since.
+    async fn position(&self, ctx: &Context<'_>) -> Result<String> {
+        let standing = if self.known.is_some() {
+            let snapshot = ctx.session().db().snapshot(self.viewer.tenant_id);
+            events::standing(snapshot.conn().await?).await?
+        } else {
+            let reading = ctx.reading()?;
+            events::standing(reading.conn().await?).await?
+        };
+        Ok(Position {
+            epoch: standing.epoch,
+            position: standing.position,
+        }
+        .to_string())
+    }
+}
+
+/// The currency that is given, or else the tenant's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn currency_or_tenants(ctx: &Context<'_>, given: Option<CurrencyCode>) -> Result<CurrencyCode> {
+    if let Some(currency) = given {
+        return Ok(currency);
+    }
+    let tenant = ctx
+        .load::<TenantById>(Id::from_uuid(ctx.viewer()?.tenant_id))
+        .await?;
+    tenant
+        .map(|tenant| tenant.currency_code)
+        .ok_or(Error::NotFound("tenant"))
+}
+
+/// Which users to list. All conditions must hold.
+#[derive(Debug, Clone, Default, InputObject)]
+pub struct UserFilter {
+    /// By id.
+    pub id: Option<IdFilter<User>>,
+    /// By name.
+    pub name: Option<StringFilter>,
+    /// By e-mail address.
+    pub email: Option<StringFilter>,
+    /// By role.
+    pub role: Option<EnumFilter<Role>>,
+    /// By whether they may sign in.
+    pub is_active: Option<bool>,
+    /// All of these hold too.
+    pub and: Option<Vec<UserFilter>>,
+    /// At least one of these holds too.
+    pub or: Option<Vec<UserFilter>>,
+    /// This does not hold.
+    pub not: Option<Box<UserFilter>>,
+}
+
+/// How to sort users.
+#[derive(Debug, Clone, InputObject)]
+pub struct UserOrder {
+    /// What to sort by.
+    field: UserOrderField,
+    /// Which end comes first.
+    #[graphql(default_with = "OrderDirection::Asc")]
+    direction: OrderDirection,
+}
+
+/// The viewer, the tenant and its users at the root of the schema.
+#[derive(Default)]
+pub struct IdentityQuery;
+
+#[Object]
+impl IdentityQuery {
+    /// You, as your access token tells.
+    async fn viewer(&self, ctx: &Context<'_>) -> Result<Viewer> {
+        Ok(Viewer {
+            viewer: ctx.viewer()?.clone(),
+            known: None,
+        })
+    }
+
+    /// The tenant that you are signed in to.
+    #[graphql(guard = "Can(Permission::TenantRead)")]
+    async fn tenant(&self, ctx: &Context<'_>) -> Result<Option<Arc<Tenant>>> {
+        ctx.load::<TenantById>(Id::from_uuid(ctx.viewer()?.tenant_id))
+            .await
+    }
+
+    /// A user of the tenant by their id; null when there is none.
+    #[graphql(guard = "Can(Permission::UsersRead)")]
+    async fn user(&self, ctx: &Context<'_>, id: Id<User>) -> Result<Option<Arc<User>>> {
+        ctx.load::<UserById>(id).await
+    }
+
+    /// The tenant's users, by name unless ordered otherwise.
+    #[graphql(guard = "Can(Permission::UsersRead)")]
+    #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
+    async fn users(
+        &self,
+        ctx: &Context<'_>,
+        filter: Option<UserFilter>,
+        order_by: Option<UserOrder>,
+        first: Option<i32>,
+        after: Option<Cursor>,
+        last: Option<i32>,
+        before: Option<Cursor>,
+    ) -> Result<Connection<User>> {
+        let order = order_by.map_or((UserOrderField::Name, OrderDirection::Asc), |by| {
+            (by.field, by.direction)
+        });
+        let args = PageArgs::new(first, after, last, before);
+        paged(ctx, args, order, || {
+            queries::matching(filter.clone().unwrap_or_default())
+        })
+        .await
+    }
+}
