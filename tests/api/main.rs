@@ -1,4 +1,5 @@
 //! All integration tests in one binary, so that they are linked once and share one PostgreSQL and one Redis.
 
+mod budget;
 mod embedded;
 mod support;

@@ -1,4 +1,8 @@
 //! What the tests stand on.
 
+pub mod app;
 pub mod cluster;
+pub mod counter;
 pub mod folder;
+
+pub use app::{Client, TestApp};

@@ -1,0 +1,154 @@
+//! What the pages that people look at all day cost: statements and round trips, pinned.
+
+use serde_json::json;
+
+use crate::support::counter::{self, Counts};
+use crate::support::{Client, TestApp};
+
+/// A tenant with a company, two contacts and deals with interactions.
+async fn seeded() -> (TestApp, Client) {
+    counter::install();
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let company = client.company("Acme").await;
+    let stages = client.stages().await;
+    for number in 0..20 {
+        let contact = client
+            .contact(json!({ "name": format!("Contact {number}"), "companyId": company }))
+            .await;
+        let deal = client
+            .deal(json!({
+                "name": format!("Deal {number}"),
+                "contactId": contact,
+                "stageId": stages[number % 4].0,
+                "amount": { "amount": "100.50", "currencyCode": "USD" },
+            }))
+            .await;
+        client
+            .interaction(json!({ "kind": "CALL", "subject": "Hello", "contactId": contact, "dealId": deal }))
+            .await;
+    }
+    (app, client)
+}
+
+/// Runs a document twice and answers what the second run cost, when every statement is known to PostgreSQL.
+async fn cost(client: &Client, document: &str, variables: serde_json::Value) -> Counts {
+    client.query(document, variables.clone()).await;
+    settle(client).await;
+    counter::take();
+    client.query(document, variables).await;
+    let counts = counter::take();
+    settle(client).await;
+    let after = counter::take();
+    let ends = after
+        .statements
+        .iter()
+        .filter(|statement| statement.contains("COMMIT"))
+        .count();
+    assert_eq!(
+        ends, 1,
+        "the read transaction ends once, off the client's path: {:?}",
+        after.statements
+    );
+    assert_eq!(
+        counts.prepared, 0,
+        "nothing is prepared anew: {:?}",
+        counts.statements
+    );
+    counts
+}
+
+/// Waits until connections given back off the client's path are back in the pool.
+async fn settle(client: &Client) {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        let (open, free) = client.app.db.pool_status();
+        if open == free {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("a connection was not given back");
+}
+
+fn assert_cost(counts: &Counts, statements: usize, round_trips: usize) {
+    let found = (counts.statements.len(), counts.round_trips, counts.connections);
+    assert_eq!(found, (statements, round_trips, 0), "{:#?}", counts.statements);
+}
+
+#[tokio::test]
+async fn a_contact_with_its_company_costs_three_statements_in_two_round_trips() {
+    let (_app, client) = seeded().await;
+    let id = client
+        .query("{ contacts(first: 1) { nodes { id } } }", json!({}))
+        .await["contacts"]["nodes"][0]["id"]
+        .clone();
+    let counts = cost(
+        &client,
+        "query($id: ID!) { contact(id: $id) { name company { name } } }",
+        json!({ "id": id }),
+    )
+    .await;
+    assert_cost(&counts, 3, 2);
+}
+
+#[tokio::test]
+async fn twenty_deals_with_stage_and_contact_cost_four_statements_in_two_round_trips() {
+    let (_app, client) = seeded().await;
+    let document =
+        "{ deals(first: 20) { nodes { name amount { amount } stage { name } contact { name } } } }";
+    let counts = cost(&client, document, json!({})).await;
+    assert_cost(&counts, 4, 2);
+}
+
+#[tokio::test]
+async fn the_nested_page_costs_six_statements_in_three_round_trips() {
+    let (_app, client) = seeded().await;
+    let document = "{ deals(first: 20) { nodes { name stage { name }
+        contact { name company { name } interactions(first: 5) { nodes { subject } } } } } }";
+    let counts = cost(&client, document, json!({})).await;
+    assert_cost(&counts, 6, 3);
+}
+
+#[tokio::test]
+async fn interactions_of_the_deals_themselves_are_one_statement_too() {
+    let (_app, client) = seeded().await;
+    let document = "{ deals(first: 20) { nodes { name stage { name } contact { name company { name } }
+        interactions(first: 5) { nodes { subject } } } } }";
+    let counts = cost(&client, document, json!({})).await;
+    assert_cost(&counts, 6, 3);
+}
+
+#[tokio::test]
+async fn the_board_costs_six_statements_however_many_stages_it_has() {
+    let (_app, client) = seeded().await;
+    let id = client
+        .query("{ pipelines(first: 1) { nodes { id } } }", json!({}))
+        .await["pipelines"]["nodes"][0]["id"]
+        .clone();
+    let document = "query($id: ID!) { pipeline(id: $id) { name stages { name dealCount totalAmount { amount }
+        weightedAmount { amount } deals(first: 10) { nodes { name amount { amount } } } } } }";
+    let few = cost(&client, document, json!({ "id": id })).await;
+    assert_cost(&few, 6, 3);
+    for number in 0..10 {
+        let input = json!({ "pipelineId": id, "name": format!("More {number}") });
+        client
+            .mutate(
+                "createPipelineStage",
+                "CreatePipelineStageInput",
+                "stage { id }",
+                input,
+            )
+            .await;
+    }
+    let many = cost(&client, document, json!({ "id": id })).await;
+    assert_cost(&many, 6, 3);
+}
+
+#[tokio::test]
+async fn a_search_page_with_its_count_costs_three_statements_in_one_round_trip() {
+    let (_app, client) = seeded().await;
+    let document = r#"{ contacts(search: "contact", first: 20) { totalCount nodes { name email } } }"#;
+    let counts = cost(&client, document, json!({})).await;
+    assert_cost(&counts, 3, 1);
+}

@@ -1,0 +1,318 @@
+//! The application under test, in this process, over the shared PostgreSQL.
+//!
+//! Every test has an application of its own and tenants of its own in one database, so tests run beside each other and
+//! clean nothing up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_graphql::{Request, Variables};
+use dealstream::app::App;
+use dealstream::auth::{Role, Viewer};
+use dealstream::config::Config;
+use dealstream::db::id::Id;
+use dealstream::db::migrate;
+use dealstream::events::Work;
+use dealstream::graphql::Session;
+use dealstream::graphql::scalar::CurrencyCode;
+use dealstream::identity::{self, NewTenant, User};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::cluster;
+
+/// The signing secret of tests.
+pub const SECRET: &str = "a-secret-that-only-tests-would-ever-use-0123456789";
+
+/// The application, as a server would have it.
+pub struct TestApp {
+    pub app: Arc<App>,
+    pub url: String,
+}
+
+/// The migrated database that tests share.
+pub async fn database_url() -> String {
+    static URL: OnceCell<String> = OnceCell::const_new();
+    let made = URL.get_or_init(|| async {
+        // On a thread of its own: the runtime of the first test must not matter to the others.
+        let made = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .worker_threads(1)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let url = cluster::create_database("shared").await;
+                migrate::migrate(&url).await.unwrap();
+                url
+            })
+        });
+        tokio::task::spawn_blocking(|| made.join().unwrap())
+            .await
+            .unwrap()
+    });
+    made.await.clone()
+}
+
+/// The settings of tests.
+pub fn config() -> Config {
+    Config {
+        jwt_secret: Some(SECRET.to_owned().into()),
+        database_connections: 8,
+        demo: false,
+        ..Config::defaults()
+    }
+}
+
+impl TestApp {
+    /// An application over the shared database.
+    pub async fn new() -> Self {
+        Self::on(database_url().await, config()).await
+    }
+
+    /// An application over another database, or with other settings.
+    pub async fn on(url: String, config: Config) -> Self {
+        let app = App::new(config, &url)
+            .await
+            .unwrap_or_else(|problem| panic!("{problem}"));
+        Self { app, url }
+    }
+
+    /// Somebody who has not signed in.
+    pub fn anon(&self) -> Client {
+        Client {
+            app: self.app.clone(),
+            viewer: None,
+            idempotency_key: None,
+        }
+    }
+
+    /// A fresh tenant; the client is its admin.
+    pub async fn tenant(&self) -> Client {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let email = format!("admin-{number}-{}@test.example", uuid::Uuid::new_v4().simple());
+        let new = NewTenant {
+            name: format!("Tenant {number}"),
+            currency_code: CurrencyCode::USD,
+            user_name: "Ada Admin".to_owned(),
+            email,
+            // Nobody signs in with it: tests of signing in sign up themselves.
+            password_hash: "-".to_owned(),
+        };
+        let (mut work, tenant, user) = identity::found_tenant(&self.app.db, &self.app.hub, new)
+            .await
+            .unwrap();
+        let position = work.append().await.unwrap();
+        work.commit(position).await.unwrap();
+        self.client(tenant.id.uuid(), user.id.uuid(), Role::Admin)
+    }
+
+    /// A further user of a client's tenant.
+    pub async fn user(&self, of: &Client, role: Role) -> Client {
+        let tenant = of.viewer().tenant_id;
+        let mut work = Work::begin(&self.app.db, self.app.hub.clone(), tenant, None)
+            .await
+            .unwrap();
+        let id = Id::generate();
+        let user = User {
+            id,
+            name: format!("{role:?} User"),
+            email: format!("{}@test.example", uuid::Uuid::new_v4().simple()),
+            role,
+            is_active: true,
+            created_at: work.now(),
+            updated_at: work.now(),
+            version: 1,
+        };
+        identity::insert_user(&work, &user).await.unwrap();
+        let position = work.append().await.unwrap();
+        work.commit(position).await.unwrap();
+        self.client(tenant, id.uuid(), role)
+    }
+
+    fn client(&self, tenant: uuid::Uuid, user: uuid::Uuid, role: Role) -> Client {
+        let (_, viewer) = self
+            .app
+            .tokens
+            .issue(tenant, user, role, chrono::Utc::now())
+            .unwrap();
+        Client {
+            app: self.app.clone(),
+            viewer: Some(viewer),
+            idempotency_key: None,
+        }
+    }
+}
+
+/// Somebody who uses the API.
+#[derive(Clone)]
+pub struct Client {
+    pub app: Arc<App>,
+    viewer: Option<Viewer>,
+    idempotency_key: Option<String>,
+}
+
+impl Client {
+    /// Who this is.
+    pub fn viewer(&self) -> &Viewer {
+        self.viewer.as_ref().unwrap()
+    }
+
+    /// An access token, for requests over the wire.
+    pub fn token(&self) -> String {
+        let viewer = self.viewer();
+        self.app
+            .tokens
+            .issue(viewer.tenant_id, viewer.user_id, viewer.role, chrono::Utc::now())
+            .unwrap()
+            .0
+    }
+
+    /// The same client with an `Idempotency-Key` header.
+    pub fn with_idempotency_key(&self, key: &str) -> Self {
+        Self {
+            idempotency_key: Some(key.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// A session, as the server makes one for each request.
+    pub fn session(&self) -> Arc<Session> {
+        Arc::new(
+            self.app
+                .session(self.viewer.clone())
+                .with_idempotency_key(self.idempotency_key.clone()),
+        )
+    }
+
+    /// The whole answer to a document.
+    pub async fn answer(&self, document: &str, variables: Value) -> Value {
+        let prepared = match self
+            .app
+            .documents
+            .prepare(document, None, Variables::from_json(variables))
+        {
+            Ok(prepared) => prepared,
+            Err(refusal) => return json!({ "errors": refusal.errors }),
+        };
+        let session = self.session();
+        let request: Request = prepared.into_request().data(session.clone());
+        let response = self.app.schema.execute(request).await;
+        session.finish();
+        serde_json::to_value(response).unwrap()
+    }
+
+    /// The data of an answer that must have no errors.
+    pub async fn query(&self, document: &str, variables: Value) -> Value {
+        let mut answer = self.answer(document, variables).await;
+        assert!(answer.get("errors").is_none(), "{document}\n{answer:#}");
+        answer["data"].take()
+    }
+
+    /// The code of the first error of an answer that must have one.
+    pub async fn code(&self, document: &str, variables: Value) -> String {
+        let answer = self.answer(document, variables).await;
+        let code = answer["errors"][0]["extensions"]["code"].as_str();
+        code.unwrap_or_else(|| panic!("{document}\n{answer:#}"))
+            .to_owned()
+    }
+
+    /// Runs a mutation whose payload must have no user errors, and answers the payload.
+    pub async fn mutate(&self, field: &str, input_type: &str, selection: &str, input: Value) -> Value {
+        let payload = self.payload(field, input_type, selection, input).await;
+        assert_eq!(payload["userErrors"], json!([]), "{field}");
+        payload
+    }
+
+    /// Runs a mutation and answers its payload, `userErrors` and `position` included.
+    pub async fn payload(&self, field: &str, input_type: &str, selection: &str, input: Value) -> Value {
+        let document = format!(
+            "mutation($input: {input_type}!) {{ {field}(input: $input) {{ {selection} position
+               userErrors {{ field code message conflicts {{ field currentValue }} }} }} }}"
+        );
+        let mut data = self.query(&document, json!({ "input": input })).await;
+        data[field].take()
+    }
+
+    /// The stages of the default pipeline: `(id, name)`.
+    pub async fn stages(&self) -> Vec<(String, String)> {
+        let data = self
+            .query(
+                "{ pipelines { nodes { isDefault stages { id name } } } }",
+                json!({}),
+            )
+            .await;
+        let pipelines = data["pipelines"]["nodes"].as_array().unwrap();
+        let default = pipelines
+            .iter()
+            .find(|pipeline| pipeline["isDefault"] == true)
+            .unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        default["stages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stage| (text(&stage["id"]), text(&stage["name"])))
+            .collect()
+    }
+
+    /// The id of a stage of the default pipeline by its name.
+    pub async fn stage(&self, name: &str) -> String {
+        self.stages()
+            .await
+            .into_iter()
+            .find(|(_, other)| other == name)
+            .unwrap()
+            .0
+    }
+
+    /// A new company, by its id.
+    pub async fn company(&self, name: &str) -> String {
+        let payload = self
+            .mutate(
+                "createCompany",
+                "CreateCompanyInput",
+                "company { id }",
+                json!({ "name": name }),
+            )
+            .await;
+        payload["company"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A new contact, by its id.
+    pub async fn contact(&self, input: Value) -> String {
+        let payload = self
+            .mutate("createContact", "CreateContactInput", "contact { id }", input)
+            .await;
+        payload["contact"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A new deal, by its id.
+    pub async fn deal(&self, input: Value) -> String {
+        let payload = self
+            .mutate("createDeal", "CreateDealInput", "deal { id }", input)
+            .await;
+        payload["deal"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A new interaction, by its id.
+    pub async fn interaction(&self, input: Value) -> String {
+        let payload = self
+            .mutate(
+                "createInteraction",
+                "CreateInteractionInput",
+                "interaction { id }",
+                input,
+            )
+            .await;
+        payload["interaction"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Moves a deal, and answers the payload.
+    pub async fn move_deal(&self, input: Value) -> Value {
+        let selection = "deal { id status stage { name } winProbability closedAt lostReason version }
+                         stageChange { fromStage { name } toStage { name } duration }";
+        self.payload("moveDeal", "MoveDealInput", selection, input).await
+    }
+}
