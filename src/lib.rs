@@ -9,5 +9,6 @@ pub mod db;
 pub mod error;
 pub mod events;
 pub mod graphql;
+pub mod http;
 pub mod identity;
 pub mod telemetry;

@@ -2,4 +2,6 @@
 
 mod budget;
 mod embedded;
+mod http;
 mod support;
+mod websocket;

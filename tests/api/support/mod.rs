@@ -4,5 +4,6 @@ pub mod app;
 pub mod cluster;
 pub mod counter;
 pub mod folder;
+pub mod wire;
 
 pub use app::{Client, TestApp};

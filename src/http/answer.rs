@@ -1,0 +1,198 @@
+//! Results and errors as the bytes that clients get.
+//!
+//! No text that a program made for itself goes out: an error is either one of ours, known by its code, or it is told
+//! as `INTERNAL` with the request's id, and logged.
+
+use async_graphql::{ErrorExtensionValues, Response, ServerError, Value};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::headers::RequestId;
+use crate::graphql::limits::{self, Refusal};
+
+/// The request as HTTP is not one that this server takes.
+pub const BAD_REQUEST: &str = "BAD_REQUEST";
+/// The operation ran longer than it may.
+pub const TIMEOUT: &str = "TIMEOUT";
+/// A fault of the server.
+pub const INTERNAL: &str = "INTERNAL";
+/// No valid access token came with the request.
+pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+
+/// Codes whose messages are written for clients.
+const KNOWN: [&str; 16] = [
+    limits::PARSE_FAILED,
+    limits::VALIDATION_FAILED,
+    limits::BAD_USER_INPUT,
+    limits::OPERATION_RESOLUTION_FAILURE,
+    limits::TOO_COMPLEX,
+    limits::INTROSPECTION_DISABLED,
+    BAD_REQUEST,
+    TIMEOUT,
+    INTERNAL,
+    UNAUTHENTICATED,
+    "FORBIDDEN",
+    "NOT_FOUND",
+    "CONFLICT",
+    "RATE_LIMITED",
+    "UNAVAILABLE",
+    "PERSISTED_QUERY_NOT_FOUND",
+];
+
+/// An answer ready to be sent.
+pub struct Answer {
+    /// The JSON of the GraphQL response.
+    pub body: Bytes,
+    /// The code of a request error: nothing was executed, there is no `data`.
+    pub refused: Option<&'static str>,
+}
+
+/// What a request cost and might have cost at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// The estimate for this request.
+    pub requested: u64,
+    /// The most that is accepted.
+    pub maximum: u64,
+}
+
+/// An error of ours.
+pub fn error(code: &'static str, message: impl Into<String>) -> ServerError {
+    let mut extensions = ErrorExtensionValues::default();
+    extensions.set("code", code);
+    let mut error = ServerError::new(message, None);
+    error.extensions = Some(extensions);
+    error
+}
+
+/// The JSON of an executed response.
+pub fn executed(mut response: Response, cost: Option<Cost>, id: &RequestId, most: usize) -> Answer {
+    let refused =
+        is_request_error(&response).then(|| response.errors.first().and_then(code).unwrap_or(INTERNAL));
+    edge(&mut response.errors, id, most);
+
+    let mut body = Vec::with_capacity(1024);
+    body.push(b'{');
+    if !response.errors.is_empty() {
+        member(&mut body, "errors", &response.errors);
+    }
+    if refused.is_none() {
+        member(&mut body, "data", &response.data);
+    }
+    if let Some(cost) = cost {
+        comma(&mut body);
+        body.extend_from_slice(b"\"extensions\":{\"cost\":{\"requestedQueryCost\":");
+        write(&mut body, &cost.requested);
+        body.extend_from_slice(b",\"maximumQueryCost\":");
+        write(&mut body, &cost.maximum);
+        body.extend_from_slice(b"}}");
+    }
+    body.push(b'}');
+    Answer {
+        body: body.into(),
+        refused,
+    }
+}
+
+/// Whether a response tells that nothing was executed: then it has no `data`.
+pub fn is_request_error(response: &Response) -> bool {
+    response.data == Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(|error| error.path.is_empty())
+}
+
+/// The JSON of a request that was not executed.
+pub fn refused(refusal: Refusal, id: &RequestId, most: usize) -> Answer {
+    let mut response = Response::from_errors(refusal.errors);
+    if response.errors.is_empty() {
+        response.errors.push(error(INTERNAL, ""));
+    }
+    executed(response, None, id, most)
+}
+
+/// Only the errors, as a socket tells them.
+pub fn errors(mut errors: Vec<ServerError>, id: &RequestId, most: usize) -> Bytes {
+    edge(&mut errors, id, most);
+    let mut body = Vec::with_capacity(256);
+    write(&mut body, &errors);
+    body.into()
+}
+
+fn comma(body: &mut Vec<u8>) {
+    if body.len() > 1 {
+        body.push(b',');
+    }
+}
+
+fn member(body: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    comma(body);
+    body.push(b'"');
+    body.extend_from_slice(name.as_bytes());
+    body.extend_from_slice(b"\":");
+    write(body, value);
+}
+
+fn write(body: &mut Vec<u8>, value: &impl Serialize) {
+    let start = body.len();
+    if let Err(error) = serde_json::to_writer(&mut *body, value) {
+        // Only a value that is no JSON (bytes, for one) leads here: a mistake in a resolver.
+        tracing::error!(%error, "an answer could not be written");
+        body.truncate(start);
+        body.extend_from_slice(b"null");
+    }
+}
+
+fn code(error: &ServerError) -> Option<&'static str> {
+    match error.extensions.as_ref()?.get("code")? {
+        Value::String(code) => KNOWN.iter().find(|known| *known == code).copied(),
+        _ => None,
+    }
+}
+
+/// Makes errors fit for clients.
+fn edge(errors: &mut Vec<ServerError>, id: &RequestId, most: usize) {
+    errors.truncate(most);
+    for error in errors {
+        match code(error) {
+            Some(INTERNAL) => internal(error, id),
+            Some(_) => {}
+            None => match input_type(&error.message) {
+                Some(name) => {
+                    error.message = format!("A value that was given for the type {name} is not one.");
+                    set(error, "code", limits::BAD_USER_INPUT);
+                }
+                None => {
+                    tracing::error!(
+                        request_id = id.as_str(),
+                        error = error.message,
+                        path = ?error.path,
+                        "an error without a code was answered as internal"
+                    );
+                    internal(error, id);
+                }
+            },
+        }
+    }
+}
+
+fn internal(error: &mut ServerError, id: &RequestId) {
+    error.message = "Something went wrong on our side.".to_owned();
+    error.source = None;
+    error.extensions = None;
+    set(error, "code", INTERNAL);
+    set(error, "requestId", id.as_str());
+}
+
+fn set(error: &mut ServerError, name: &str, value: &str) {
+    error.extensions.get_or_insert_default().set(name, value);
+}
+
+/// The type that an input could not be read as: the executor tells that in words alone, with the parser's own
+/// message, which may be a library's.
+fn input_type(message: &str) -> Option<&str> {
+    let rest = ["Failed to parse \"", "Expected input type \""]
+        .iter()
+        .find_map(|start| message.strip_prefix(start))?;
+    let (name, _) = rest.split_once('"')?;
+    Some(name)
+}

@@ -1,0 +1,163 @@
+//! The listening socket: time-outs, bounds and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt;
+
+use super::{Backend, Http};
+
+/// How long the headers of a request may take, and a connection may be idle between two.
+const HEADERS_TIME: Duration = Duration::from_secs(10);
+/// Bytes that the head of a request may have.
+const HEADERS_BYTES: usize = 64 * 1024;
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to answer.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// Requests at the same time on an HTTP/2 connection.
+const HTTP2_STREAMS: u32 = 100;
+/// How long requests and sockets may take to end after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// Files that are left to everything but client connections.
+const OTHER_FILES: u64 = 256;
+
+/// The client's side of a connection, in the extensions of its requests.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where it comes from: a balancer's address behind one.
+    pub address: SocketAddr,
+    /// Its place among the connections, free when nothing holds it any more.
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+/// Raises the soft limit of open files to the hard one; answers how many connections that leaves room for.
+pub fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            limit.current
+        }
+    };
+    let connections = files
+        .unwrap_or(u64::MAX)
+        .saturating_sub(OTHER_FILES)
+        .clamp(64, 100_000);
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+/// Serves until the shutdown token is cancelled, then ends what runs within ten seconds. At most `connections` at a
+/// time; others wait to be accepted.
+pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connections: usize) {
+    let router = http.router();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_TIME)
+        .max_buf_size(HEADERS_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HEADERS_BYTES as u32);
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = http.shutdown.cancelled() => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let (stream, address, place) = accepted;
+        let asked = Arc::new(AtomicBool::new(false));
+        let client = Client {
+            address,
+            _place: Arc::new(place),
+        };
+        let service = router.clone().map_request({
+            let asked = asked.clone();
+            move |request: Request<hyper::body::Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(client.clone());
+                request
+            }
+        });
+        let builder = builder.clone();
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let service = TowerToHyperService::new(service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = watcher.watch(connection);
+            tokio::pin!(connection);
+            // The protocol is told by the first bytes, and nothing above bounds the wait for those.
+            let silent = async {
+                tokio::time::sleep(HEADERS_TIME).await;
+                if asked.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%address, %error, "a connection broke");
+                    }
+                }
+                () = silent => tracing::debug!(%address, "a connection that asked nothing was closed"),
+            }
+        });
+    }
+
+    drop(listener);
+    http.sockets.close();
+    let ended = async { tokio::join!(graceful.shutdown(), http.sockets.wait()) };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
+        tracing::warn!("some requests did not end in time and were cut off");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let place = room
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%address, %error, "small packets will wait");
+                }
+                return (stream, address, place);
+            }
+            Err(error) => {
+                // Out of files, or a client that went away at once: neither is mended by hurrying.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

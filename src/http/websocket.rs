@@ -1,0 +1,521 @@
+//! `graphql-transport-ws`: many operations on one socket.
+//!
+//! One task owns the socket; each operation has a task of its own and hands its messages over through a bounded queue.
+//! A client that reads slowly holds its own operations up; one that reads nothing for a while loses its socket. Neither
+//! takes the server's memory. The task of an operation is the place where subscribers that ask the same can come to share one execution: all it hands over is
+//! frames, and what makes a frame's bytes one client's own is only its id.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::parser::types::OperationType;
+use async_graphql::{ServerError, Value};
+use axum::extract::FromRequestParts;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
+
+use super::answer::{self, BAD_REQUEST, Cost};
+use super::graphql::{self, Question};
+use super::headers::{self, RequestId};
+use super::serve::Client;
+use super::{Backend, Http};
+use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
+
+const PROTOCOL: &str = "graphql-transport-ws";
+
+/// Idle sockets are many, so their buffers are small; larger messages make them grow.
+const BUFFER: usize = 4096;
+
+/// Messages that are written together, before the client is listened to again.
+const BATCH: usize = 32;
+
+/// The longest id of an operation.
+const ID_BYTES: usize = 128;
+
+/// The longest time that a clock is set to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long a client may take to answer our good-bye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why a socket is closed: the codes of the protocol, and of WebSocket itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Close(u16, &'static str);
+
+const TOO_BIG: Close = Close(1009, "Message too big");
+const RESTART: Close = Close(1012, "Service restart");
+const INVALID: Close = Close(4400, "Invalid message");
+const UNAUTHORIZED: Close = Close(4401, "Unauthorized");
+const EXPIRED: Close = Close(4401, "Token expired");
+const FORBIDDEN: Close = Close(4403, "Forbidden");
+const WRONG_PROTOCOL: Close = Close(4406, "Subprotocol not acceptable");
+const INIT_TIMEOUT: Close = Close(4408, "Connection initialisation timeout");
+const DUPLICATE: Close = Close(4409, "Subscriber already exists");
+const INIT_TWICE: Close = Close(4429, "Too many initialisation requests");
+
+/// Answers a request for a socket.
+pub async fn upgrade<B: Backend>(http: Arc<Http<B>>, parts: &mut Parts) -> Response {
+    let id = RequestId::of(&parts.headers);
+    let refuse = |status, message: &str| {
+        let errors = vec![answer::error(BAD_REQUEST, message)];
+        let body = answer::refused(Refusal { errors }, &id, 1).body;
+        headers::answer(status, headers::JSON, body, &id)
+    };
+    if !origin_allowed(&parts.headers, &http.settings.allowed_origins) {
+        return refuse(StatusCode::FORBIDDEN, "Sockets from this origin are not allowed.");
+    }
+    if http.shutdown.is_cancelled() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.");
+    }
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "This is not a complete request for a WebSocket.",
+        );
+    };
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(http.settings.message_bytes)
+        .max_frame_size(http.settings.message_bytes);
+    let speaks_it = upgrade.selected_protocol().is_some();
+    let counted = http.sockets.token();
+    // A socket takes the place of the connection that it was.
+    let client = parts.extensions.get::<Client>().cloned();
+    upgrade.on_upgrade(async move |mut socket| {
+        let _held = (counted, client);
+        let close = if speaks_it {
+            Connection::new(http).run(&mut socket).await
+        } else {
+            Some(WRONG_PROTOCOL)
+        };
+        if let Some(close) = close {
+            say_goodbye(socket, close).await;
+        }
+    })
+}
+
+/// Browsers tell where a page comes from; other clients do not and are judged by their token alone.
+fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let same = origin
+        .split_once("://")
+        .is_some_and(|(_, authority)| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)));
+    same || allowed
+        .iter()
+        .any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
+}
+
+/// Closes a socket such that the client gets to see the code.
+async fn say_goodbye(mut socket: WebSocket, Close(code, reason): Close) {
+    let frame = CloseFrame {
+        code,
+        reason: Utf8Bytes::from_static(reason),
+    };
+    let goodbye = async {
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            // What the client sent meanwhile is read away: closing over unread data would reset the connection.
+            read_away(&mut socket).await;
+        }
+    };
+    let _ = timeout(GOODBYE, goodbye).await;
+}
+
+/// Reads what a client still sends, to its end.
+async fn read_away(socket: &mut WebSocket) {
+    while let Some(Ok(_)) = socket.recv().await {}
+}
+
+/// A message for the client, from the task of an operation.
+struct Frame {
+    text: Utf8Bytes,
+    /// The operation that it is from: the client's id may since be another's.
+    id: Arc<str>,
+    number: u64,
+    /// Whether the operation ends with it.
+    last: bool,
+}
+
+/// A running operation.
+struct Running {
+    number: u64,
+    task: AbortHandle,
+}
+
+/// What a client may say.
+#[derive(Deserialize)]
+struct Incoming<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+}
+
+struct Connection<B: Backend> {
+    http: Arc<Http<B>>,
+    viewer: Option<B::Viewer>,
+    /// When the token of the viewer ends.
+    expires: Option<Instant>,
+    /// Running operations by the client's ids.
+    running: HashMap<Arc<str>, Running>,
+    /// Ends all operations when the connection is dropped.
+    tasks: JoinSet<()>,
+    /// Operations so far.
+    count: u64,
+    queue: (mpsc::Sender<Frame>, mpsc::Receiver<Frame>),
+}
+
+impl<B: Backend> Connection<B> {
+    fn new(http: Arc<Http<B>>) -> Self {
+        Self {
+            queue: mpsc::channel(http.settings.backlog),
+            http,
+            viewer: None,
+            expires: None,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            count: 0,
+        }
+    }
+
+    /// Serves the socket to its end; answers how to close it, or nothing when there is nobody to tell.
+    async fn run(mut self, socket: &mut WebSocket) -> Option<Close> {
+        let settings = &self.http.settings.clone();
+        let shutdown = self.http.shutdown.clone();
+        let opened = Instant::now();
+        let mut asked: Option<Instant> = None;
+        let mut heard = opened;
+        let alarm = tokio::time::sleep_until(opened + settings.init_time.min(settings.ping_time));
+        tokio::pin!(alarm);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Some(RESTART),
+                message = socket.recv() => {
+                    heard = Instant::now();
+                    let reply = match message {
+                        None => return None,
+                        Some(Err(error)) => return too_big(&error).then_some(TOO_BIG),
+                        Some(Ok(Message::Text(text))) => match self.message(text.as_str()) {
+                            Ok(reply) => reply,
+                            Err(close) => return Some(close),
+                        },
+                        Some(Ok(Message::Binary(_))) => return Some(INVALID),
+                        // The socket answers pings by itself, and a close when it is next read.
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
+                        Some(Ok(Message::Close(_))) => {
+                            let _ = timeout(GOODBYE, read_away(socket)).await;
+                            return None;
+                        }
+                    };
+                    if let Some(reply) = reply {
+                        if self.expires.is_some_and(|expires| expires < alarm.deadline()) {
+                            alarm.as_mut().reset(self.expires.unwrap_or(heard));
+                        }
+                        send(socket, Message::Text(reply.into()), settings.write_time).await?;
+                    }
+                }
+                () = alarm.as_mut() => {
+                    let now = Instant::now();
+                    if self.viewer.is_none() && now >= opened + settings.init_time {
+                        return Some(INIT_TIMEOUT);
+                    }
+                    if self.expires.is_some_and(|expires| now >= expires) {
+                        return Some(EXPIRED);
+                    }
+                    let mut next = heard.max(asked.unwrap_or(heard)) + settings.ping_time;
+                    if now >= next {
+                        if asked.is_some_and(|asked| heard < asked) {
+                            return None;
+                        }
+                        send(socket, Message::Ping(Bytes::new()), settings.write_time).await?;
+                        asked = Some(now);
+                        next = now + settings.ping_time;
+                    }
+                    let init = self.viewer.is_none().then_some(opened + settings.init_time);
+                    let deadline = [Some(next), init, self.expires].into_iter().flatten().min();
+                    alarm.as_mut().reset(deadline.unwrap_or(next));
+                }
+                Some(frame) = self.queue.1.recv() => {
+                    timeout(settings.write_time, self.write(socket, frame)).await.ok()?.ok()?;
+                }
+            }
+        }
+    }
+
+    /// Sends a message and those that wait behind it.
+    async fn write(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), axum::Error> {
+        let mut next = Some(frame);
+        let mut left = BATCH;
+        while let Some(frame) = next {
+            // The client may have completed the operation and be about something else under the same id.
+            if self
+                .running
+                .get(&frame.id)
+                .is_some_and(|running| running.number == frame.number)
+            {
+                if frame.last {
+                    self.running.remove(&frame.id);
+                    while self.tasks.try_join_next().is_some() {}
+                }
+                socket.feed(Message::Text(frame.text)).await?;
+            }
+            left -= 1;
+            next = if left > 0 {
+                self.queue.1.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        socket.flush().await
+    }
+
+    /// Does what a message says; answers what to send at once.
+    fn message(&mut self, text: &str) -> Result<Option<String>, Close> {
+        // An array would be taken for the members in their order.
+        if !text.trim_start().starts_with('{') {
+            return Err(INVALID);
+        }
+        let message: Incoming = serde_json::from_str(text).map_err(|_| INVALID)?;
+        match &*message.kind {
+            "connection_init" => {
+                let payload = object(message.payload)?;
+                if self.viewer.is_some() {
+                    return Err(INIT_TWICE);
+                }
+                let token = token(&payload).ok_or(UNAUTHORIZED)?;
+                let viewer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
+                self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
+                self.viewer = Some(viewer);
+                Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
+            }
+            "ping" => {
+                object(message.payload)?;
+                Ok(Some(match message.payload {
+                    Some(payload) if payload.get() != "null" => {
+                        format!("{{\"type\":\"pong\",\"payload\":{}}}", payload.get())
+                    }
+                    _ => "{\"type\":\"pong\"}".to_owned(),
+                }))
+            }
+            "pong" => object(message.payload).map(|_| None),
+            "subscribe" => self.subscribe(id(message.id)?, message.payload),
+            "complete" => {
+                if let Some(running) = self.running.remove(&*id(message.id)?) {
+                    running.task.abort();
+                    while self.tasks.try_join_next().is_some() {}
+                }
+                Ok(None)
+            }
+            _ => Err(INVALID),
+        }
+    }
+
+    fn subscribe(&mut self, id: Cow<'_, str>, payload: Option<&RawValue>) -> Result<Option<String>, Close> {
+        let viewer = self.viewer.clone().ok_or(UNAUTHORIZED)?;
+        let payload = payload
+            .map(RawValue::get)
+            .filter(|payload| payload.starts_with('{'))
+            .ok_or(INVALID)?;
+        let question: Question = serde_json::from_str(payload).map_err(|_| INVALID)?;
+        if self.running.contains_key(&*id) {
+            return Err(DUPLICATE);
+        }
+        let limit = self.http.settings.operations;
+        if self.running.len() >= limit {
+            let error = answer::error(
+                TOO_COMPLEX,
+                format!("A socket may have {limit} operations at the same time."),
+            );
+            let errors = answer::errors(vec![error], &RequestId::new(), 1);
+            return Ok(Some(frame(&id, "error", &errors)));
+        }
+        self.count += 1;
+        let number = self.count;
+        let operation = Operation {
+            http: self.http.clone(),
+            id: id.as_ref().into(),
+            number,
+            frames: self.queue.0.clone(),
+        };
+        // The document is judged before the next message is read: that bounds what a socket can keep busy.
+        let documents = self.http.backend.documents();
+        let prepared = documents.prepare(
+            &question.query,
+            question.operation_name.as_deref(),
+            question.variables,
+        );
+        let key = operation.id.clone();
+        let task = self.tasks.spawn(operation.run(viewer, prepared));
+        self.running.insert(key, Running { number, task });
+        Ok(None)
+    }
+}
+
+/// One operation on its way.
+struct Operation<B: Backend> {
+    http: Arc<Http<B>>,
+    id: Arc<str>,
+    number: u64,
+    frames: mpsc::Sender<Frame>,
+}
+
+impl<B: Backend> Operation<B> {
+    async fn run(self, viewer: B::Viewer, prepared: Result<Prepared, Refusal>) {
+        let id = RequestId::new();
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => return self.fail(refusal.errors, &id).await,
+        };
+        if AssertUnwindSafe(self.answer(viewer, prepared, &id))
+            .catch_unwind()
+            .await
+            .is_err()
+        {
+            tracing::error!(request_id = id.as_str(), "a resolver panicked");
+            self.fail(vec![answer::error(answer::INTERNAL, "")], &id).await;
+        }
+    }
+
+    async fn answer(&self, viewer: B::Viewer, prepared: Prepared, request_id: &RequestId) {
+        let backend = &self.http.backend;
+        let cost = Cost {
+            requested: prepared.cost(),
+            maximum: backend.documents().limits().cost,
+        };
+        let kind = prepared.kind();
+        let session = backend.session(Some(viewer), None);
+        let request = backend.attach(prepared.into_request(), &session);
+        if kind != OperationType::Subscription {
+            let response = graphql::execute(&self.http, request, request_id).await;
+            backend.finish(&session);
+            if answer::is_request_error(&response) {
+                return self.fail(response.errors, request_id).await;
+            }
+            self.next(response, Some(cost), request_id).await;
+            return self.complete().await;
+        }
+        let mut responses = backend.execute_stream(request);
+        let mut first = true;
+        while let Some(response) = responses.next().await {
+            backend.finish(&session);
+            // Whoever could not subscribe at all gets an error, and nothing after it.
+            let stillborn = first
+                && response.data == Value::Null
+                && response.errors.iter().any(|error| error.path.len() <= 1);
+            if stillborn || answer::is_request_error(&response) {
+                return self.fail(response.errors, request_id).await;
+            }
+            self.next(response, first.then_some(cost), request_id).await;
+            first = false;
+        }
+        self.complete().await;
+    }
+
+    async fn next(&self, response: async_graphql::Response, cost: Option<Cost>, id: &RequestId) {
+        let answer = answer::executed(response, cost, id, self.http.settings.errors);
+        self.hand_over(frame(&self.id, "next", &answer.body), false).await;
+    }
+
+    async fn fail(&self, errors: Vec<ServerError>, id: &RequestId) {
+        let errors = answer::errors(errors, id, self.http.settings.errors);
+        self.hand_over(frame(&self.id, "error", &errors), true).await;
+    }
+
+    async fn complete(&self) {
+        let id = serde_json::Value::from(&*self.id);
+        self.hand_over(format!("{{\"id\":{id},\"type\":\"complete\"}}"), true)
+            .await;
+    }
+
+    /// Waits when the queue is full.
+    async fn hand_over(&self, text: String, last: bool) {
+        let frame = Frame {
+            text: text.into(),
+            id: self.id.clone(),
+            number: self.number,
+            last,
+        };
+        // The connection is gone when this fails, and this task with it.
+        let _ = self.frames.send(frame).await;
+    }
+}
+
+/// A message about an operation. The payload is the same for all who get it; only the id is the client's own.
+fn frame(id: &str, kind: &str, payload: &[u8]) -> String {
+    let id = serde_json::Value::from(id).to_string();
+    let mut text = String::with_capacity(payload.len() + id.len() + 40);
+    text.push_str("{\"id\":");
+    text.push_str(&id);
+    text.push_str(",\"type\":\"");
+    text.push_str(kind);
+    text.push_str("\",\"payload\":");
+    text.push_str(std::str::from_utf8(payload).expect("JSON is UTF-8"));
+    text.push('}');
+    text
+}
+
+fn id(id: Option<Cow<'_, str>>) -> Result<Cow<'_, str>, Close> {
+    id.filter(|id| (1..=ID_BYTES).contains(&id.len())).ok_or(INVALID)
+}
+
+type Object = HashMap<String, serde_json::Value>;
+
+/// A payload that must be an object when it is there.
+fn object(payload: Option<&RawValue>) -> Result<Object, Close> {
+    match payload {
+        None => Ok(Object::new()),
+        Some(payload) => serde_json::from_str::<Option<Object>>(payload.get())
+            .map(Option::unwrap_or_default)
+            .map_err(|_| INVALID),
+    }
+}
+
+/// The access token of a `connection_init`, under the names that clients give it.
+fn token(payload: &Object) -> Option<&str> {
+    let (name, value) = payload
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("authorization") || name.as_str() == "authToken")?;
+    let value = value.as_str()?.trim();
+    let token = match graphql::bearer(value) {
+        Some(token) => token,
+        None if name.eq_ignore_ascii_case("authorization") && value.eq_ignore_ascii_case("bearer") => "",
+        None => value,
+    };
+    Some(token).filter(|token| !token.is_empty())
+}
+
+/// Sends a message; nothing when the client is gone or takes too long to take it.
+async fn send(socket: &mut WebSocket, message: Message, patience: Duration) -> Option<()> {
+    timeout(patience, socket.send(message)).await.ok()?.ok()
+}
+
+/// Whether a socket broke because of a message larger than it takes.
+fn too_big(error: &axum::Error) -> bool {
+    use std::error::Error;
+    error
+        .source()
+        .is_some_and(|source| source.to_string().contains("too long"))
+}
