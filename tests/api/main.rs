@@ -2,6 +2,7 @@
 
 mod budget;
 mod embedded;
+mod graphiql;
 mod http;
 mod support;
 mod websocket;
