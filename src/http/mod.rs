@@ -8,7 +8,8 @@
 //! | `/graphiql` | [`graphiql`]: the page to try it |
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
-//! [`headers`] is what every answer carries, [`serve`] the sockets below, [`answer`] how results and errors become bytes.
+//! [`backend`] is what stands behind, [`headers`] what every answer carries, [`serve`] the sockets below, [`answer`] how
+//! results and errors become bytes.
 //!
 //! What is known to differ from the specifications, and why:
 //!
@@ -22,6 +23,7 @@
 //! - **Subscriptions over plain HTTP** are refused here; they need a socket.
 
 pub mod answer;
+pub mod backend;
 pub mod graphiql;
 pub mod graphql;
 pub mod headers;
@@ -32,52 +34,12 @@ pub mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_graphql::futures_util::stream::BoxStream;
-use async_graphql::{Request, Response};
 use axum::Router;
 use axum::routing::{any, get};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::graphql::limits::Documents;
-
-/// What the wire needs of the application behind it. Tests put a small one there.
-pub trait Backend: Send + Sync + 'static {
-    /// Who asks.
-    type Viewer: Clone + Send + Sync + 'static;
-    /// What one operation carries.
-    type Session: Send + Sync + 'static;
-
-    /// The guard that judges every document.
-    fn documents(&self) -> &Documents;
-
-    /// Who a bearer token belongs to.
-    ///
-    /// # Errors
-    /// An error with `extensions.code`, which the client will see.
-    fn authenticate(&self, bearer: &str) -> async_graphql::Result<Self::Viewer>;
-
-    /// How long a viewer's token is still valid.
-    fn expires_in(&self, viewer: &Self::Viewer) -> Duration;
-
-    /// A session for one operation; `idempotency_key` is the header of that name.
-    fn session(&self, viewer: Option<Self::Viewer>, idempotency_key: Option<String>) -> Arc<Self::Session>;
-
-    /// Puts a session where resolvers look for it.
-    fn attach(&self, request: Request, session: &Arc<Self::Session>) -> Request;
-
-    /// Ends what a session holds, without waiting; it may be used again.
-    fn finish(&self, session: &Self::Session);
-
-    /// Runs a query or mutation.
-    fn execute(&self, request: Request) -> impl Future<Output = Response> + Send;
-
-    /// Runs a subscription.
-    fn execute_stream(&self, request: Request) -> BoxStream<'static, Response>;
-
-    /// Whether the database answers.
-    fn database_answers(&self) -> impl Future<Output = bool> + Send;
-}
+pub use backend::Backend;
 
 /// Times and sizes of the wire, and what is served.
 #[derive(Debug, Clone)]

@@ -4,5 +4,6 @@ mod budget;
 mod embedded;
 mod graphiql;
 mod http;
+mod limits;
 mod support;
 mod websocket;

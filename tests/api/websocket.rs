@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::support::TestApp;
 use crate::support::wire::{TOKEN, Wire, until};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,9 +44,13 @@ impl Client {
 
     /// A socket that may subscribe.
     async fn signed_in(wire: &Wire) -> Self {
+        Self::signed_in_with(wire, TOKEN).await
+    }
+
+    async fn signed_in_with(wire: &Wire, token: &str) -> Self {
         let mut client = Self::open(wire).await;
         client
-            .say(json!({"type": "connection_init", "payload": {"Authorization": format!("Bearer {TOKEN}")}}))
+            .say(json!({"type": "connection_init", "payload": {"Authorization": format!("Bearer {token}")}}))
             .await;
         assert_eq!(client.hear().await, json!({"type": "connection_ack"}));
         client
@@ -504,4 +509,63 @@ async fn sockets_are_told_when_the_server_stops() {
         .await
         .expect("it stops")
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_stage_change_arrives_and_a_position_resumes() {
+    let test = TestApp::new().await;
+    let ada = test.tenant().await;
+    let other = test.tenant().await;
+    let deal = ada.deal(json!({"name": "Boat"})).await;
+    let wire = Wire::serve(test.app.clone()).await;
+    let mut client = Client::signed_in_with(&wire, &ada.token()).await;
+    let mut stranger = Client::signed_in_with(&wire, &other.token()).await;
+    let follow = "subscription ($after: String) { dealStageChanged(after: $after) { __typename
+        ... on DealStageChangedEvent { position dealId deal { name } toStage { name } }
+        ... on UpToDate { position } } }";
+    for client in [&mut client, &mut stranger] {
+        client.subscribe("live", follow).await;
+        let first = &client.hear().await["payload"]["data"]["dealStageChanged"];
+        assert_eq!(first["__typename"], "UpToDate");
+    }
+    let stage = ada.stage("Proposal").await;
+    let moved = ada.move_deal(json!({"dealId": deal, "stageId": stage})).await;
+    let live = client.hear().await["payload"]["data"]["dealStageChanged"].take();
+    assert_eq!(
+        live,
+        json!({"__typename": "DealStageChangedEvent", "position": moved["position"], "dealId": deal,
+               "deal": {"name": "Boat"}, "toStage": {"name": "Proposal"}})
+    );
+
+    // Another tenant hears of its own changes only; this one comes after the first.
+    let theirs = other.deal(json!({"name": "Car"})).await;
+    other
+        .move_deal(json!({"dealId": theirs, "stageId": other.stage("Proposal").await}))
+        .await;
+    assert_eq!(
+        stranger.hear().await["payload"]["data"]["dealStageChanged"]["dealId"],
+        json!(theirs)
+    );
+
+    let second = ada
+        .move_deal(json!({"dealId": deal, "stageId": ada.stage("Negotiation").await}))
+        .await;
+    let variables = json!({"after": moved["position"]});
+    client
+        .say(
+            json!({"type": "subscribe", "id": "again", "payload": {"query": follow, "variables": variables}}),
+        )
+        .await;
+    let mut replayed = Vec::new();
+    while replayed.len() < 2 {
+        let message = client.hear().await;
+        if message["id"] == "again" {
+            replayed.push(message["payload"]["data"]["dealStageChanged"].clone());
+        }
+    }
+    assert_eq!(replayed[0]["position"], second["position"]);
+    assert_eq!(
+        replayed[1],
+        json!({"__typename": "UpToDate", "position": second["position"]})
+    );
 }

@@ -9,6 +9,7 @@ use async_graphql::futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use async_graphql::{
     Context, Object, Request, Response, Schema, SchemaBuilder, Subscription, ValidationMode,
 };
+use dealstream::app::App;
 use dealstream::graphql::limits::{Documents, Limits, validator};
 use dealstream::http::{Backend, Http, Settings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -214,9 +215,10 @@ impl Backend for Small {
     }
 }
 
-/// A running server with the small schema; stops when dropped.
+/// A running server; stops when dropped.
 pub struct Wire {
     pub address: SocketAddr,
+    /// What is behind the small schema.
     pub behind: Arc<Behind>,
     pub shutdown: CancellationToken,
     pub server: JoinHandle<()>,
@@ -236,8 +238,23 @@ impl Wire {
             documents,
             behind: behind.clone(),
         };
-        let shutdown = CancellationToken::new();
-        let http = Http::new(small, settings, shutdown.clone());
+        Self::listen(small, settings, CancellationToken::new(), behind).await
+    }
+
+    /// The application, as the server puts it on the wire.
+    pub async fn serve(app: Arc<App>) -> Self {
+        let settings = Settings::of(&app.config, false);
+        let shutdown = app.shutdown.clone();
+        Self::listen(app, settings, shutdown, Arc::default()).await
+    }
+
+    async fn listen<B: Backend>(
+        backend: B,
+        settings: Settings,
+        shutdown: CancellationToken,
+        behind: Arc<Behind>,
+    ) -> Self {
+        let http = Http::new(backend, settings, shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve::serve(http, listener, 100));
