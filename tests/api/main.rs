@@ -5,5 +5,6 @@ mod embedded;
 mod graphiql;
 mod http;
 mod limits;
+mod settings;
 mod support;
 mod websocket;
