@@ -130,7 +130,9 @@ CREATE TABLE idempotency_keys (
     operation text NOT NULL,
     input_hash bytea NOT NULL,
     answer jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
+    epoch bigint NOT NULL,
+    position bigint NOT NULL,
+    created_at timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, actor_id, key)
 );
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (tenant_id, created_at);

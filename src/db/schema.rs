@@ -66,6 +66,8 @@ diesel::table! {
         operation -> Text,
         input_hash -> Bytea,
         answer -> Jsonb,
+        epoch -> Int8,
+        position -> Int8,
         created_at -> Timestamptz,
     }
 }

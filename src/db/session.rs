@@ -60,6 +60,17 @@ impl Lease {
     }
 }
 
+/// A transaction's connection, held beside it.
+pub struct Shared(Arc<Connection>);
+
+impl std::ops::Deref for Shared {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.0
+    }
+}
+
 fn change_depth(connection: &mut Connection, change: TransactionDepthChange) -> Result<()> {
     match AnsiTransactionManager::transaction_manager_status_mut(&mut **connection) {
         TransactionManagerStatus::Valid(status) => Ok(status.change_transaction_depth(change)?),
@@ -140,6 +151,17 @@ impl Transaction {
             .as_ref()
             .expect("the lease is taken by commit and drop only")
             .connection
+    }
+
+    /// The connection for a query that outlives a borrow. It must have ended before the transaction does.
+    pub fn shared_conn(&self) -> Shared {
+        Shared(
+            self.lease
+                .as_ref()
+                .expect("the lease is taken by commit and drop only")
+                .connection
+                .clone(),
+        )
     }
 
     /// Makes the changes permanent.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use std::ops::Deref;
@@ -24,6 +24,39 @@ pub struct Change {
     kind: &'static str,
     change: serde_json::Value,
 }
+
+/// What a mutation answered, to be kept under its idempotency key.
+pub struct Answer<'a> {
+    pub actor_id: Uuid,
+    pub key: &'a str,
+    pub operation: &'a str,
+    pub input_hash: &'a [u8],
+    pub answer: serde_json::Value,
+}
+
+const APPEND: &str = "
+    WITH counted AS (
+        UPDATE histories SET position = position + ? RETURNING epoch, position
+    ), appended AS (
+        INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
+        SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
+          FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY AS new (id, entity, record_id, kind, change, ord)
+    )
+    SELECT epoch, position FROM counted";
+
+const APPEND_AND_KEEP: &str = "
+    WITH counted AS (
+        UPDATE histories SET position = position + ? RETURNING epoch, position
+    ), appended AS (
+        INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
+        SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
+          FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY AS new (id, entity, record_id, kind, change, ord)
+    ), kept AS (
+        INSERT INTO idempotency_keys
+               (actor_id, key, operation, input_hash, answer, epoch, position, created_at)
+        SELECT ?, ?, ?, ?, ?, epoch, position, ? FROM counted
+    )
+    SELECT epoch, position FROM counted";
 
 /// A transaction of one tenant on behalf of one user, which records what it changes.
 pub struct Work {
@@ -106,6 +139,14 @@ impl Work {
     /// # Errors
     /// When the database fails.
     pub async fn append(&mut self) -> Result<Position> {
+        self.append_and_keep(None).await
+    }
+
+    /// As [`Work::append`]; keeps an answer with its position in the same statement.
+    ///
+    /// # Errors
+    /// A unique violation on the answer's key when it has been taken meanwhile: the transaction is then void.
+    pub async fn append_and_keep(&mut self, answer: Option<Answer<'_>>) -> Result<Position> {
         let changes = std::mem::take(&mut self.changes);
         let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
         let entities: Vec<&str> = changes.iter().map(|change| change.entity).collect();
@@ -113,17 +154,10 @@ impl Work {
         let kinds: Vec<&str> = changes.iter().map(|change| change.kind).collect();
         let count = changes.len() as i64;
         let bodies: Vec<serde_json::Value> = changes.into_iter().map(|change| change.change).collect();
-        let appended: Appended = statement(
-            "WITH counted AS (
-                 UPDATE histories SET position = position + ? RETURNING epoch, position
-             ), appended AS (
-                 INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
-                 SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
-                   FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY
-                        AS new (id, entity, record_id, kind, change, ord)
-             )
-             SELECT epoch, position FROM counted",
-        )
+        let append = statement(match answer {
+            None => APPEND,
+            Some(_) => APPEND_AND_KEEP,
+        })
         .bind::<BigInt, _>(count)
         .bind::<BigInt, _>(count)
         .bind::<Timestamptz, _>(self.now)
@@ -132,9 +166,18 @@ impl Work {
         .bind::<Array<Text>, _>(entities)
         .bind::<Array<SqlUuid>, _>(records)
         .bind::<Array<Text>, _>(kinds)
-        .bind::<Array<Jsonb>, _>(bodies)
-        .get_result(&mut self.tx.conn())
-        .await?;
+        .bind::<Array<Jsonb>, _>(bodies);
+        let append = match answer {
+            None => append,
+            Some(answer) => append
+                .bind::<SqlUuid, _>(answer.actor_id)
+                .bind::<Text, _>(answer.key)
+                .bind::<Text, _>(answer.operation)
+                .bind::<Bytea, _>(answer.input_hash)
+                .bind::<Jsonb, _>(answer.answer)
+                .bind::<Timestamptz, _>(self.now),
+        };
+        let appended: Appended = append.get_result(&mut self.tx.conn()).await?;
         Ok(Position {
             epoch: appended.epoch,
             position: appended.position,

@@ -2,7 +2,7 @@
 
 use async_graphql::{Context, SimpleObject};
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -11,7 +11,9 @@ use uuid::Uuid;
 use super::problem::UserError;
 use super::{ContextExt, Session};
 use crate::db::schema::idempotency_keys;
+use crate::db::session::Shared;
 use crate::error::{Error, Problem, ProblemCode, Result};
+use crate::events::work::Answer;
 use crate::events::{Position, Work};
 
 /// Characters of an idempotency key at most.
@@ -63,14 +65,6 @@ impl Outcome {
     }
 }
 
-/// What is kept under an idempotency key.
-#[derive(Serialize, serde::Deserialize)]
-struct Kept<T> {
-    done: T,
-    epoch: i64,
-    position: i64,
-}
-
 /// A key under which this very request is done once.
 struct Once {
     key: String,
@@ -112,34 +106,40 @@ where
     let session = ctx.session();
     let once = Once::new(ctx, operation, idempotency_key)?;
     let mut unit = session.work().await?;
-    if let Some(once) = &once
-        && let Some(kept) = once.recall(unit.conn()).await?
-    {
-        return Ok(kept);
-    }
-    let done = work(&mut unit).await?;
-    let position = unit.append().await?;
     let Some(once) = once else {
+        let done = work(&mut unit).await?;
+        let position = unit.append().await?;
         unit.commit(position).await?;
         return Ok((done, position));
     };
-    let kept = Kept {
-        done,
-        epoch: position.epoch,
-        position: position.position,
-    };
-    if once.keep(unit.conn(), &kept).await? {
-        unit.commit(position).await?;
-        return Ok((kept.done, position));
+    // Whether this was done before is asked along with the first statement of the work, which is rarely in vain.
+    let recalled = once.recall::<T>(unit.shared_conn());
+    let (known, done) = futures::join!(recalled, work(&mut unit));
+    if let Some(kept) = known? {
+        return Ok(kept);
     }
-    // The same request won the race meanwhile: what we did is rolled back, and we answer what it answered.
-    drop(unit);
-    recall_later(session, &once).await
+    let done = done?;
+    match unit.append_and_keep(Some(once.answer(&done)?)).await {
+        Ok(position) => {
+            unit.commit(position).await?;
+            Ok((done, position))
+        }
+        Err(Error::Invalid(problems))
+            if problems
+                .iter()
+                .any(|problem| problem.code == ProblemCode::Duplicate) =>
+        {
+            // The same request won the race meanwhile: what we did is void, and we answer what it answered.
+            drop(unit);
+            recall_later(session, &once).await
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn recall_later<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<(T, Position)> {
     let unit = session.work().await?;
-    once.recall(unit.conn()).await?.ok_or(Error::Unavailable)
+    once.recall(unit.shared_conn()).await?.ok_or(Error::Unavailable)
 }
 
 impl Once {
@@ -171,15 +171,21 @@ impl Once {
     }
 
     /// What was answered before under this key.
-    async fn recall<T: DeserializeOwned>(&self, conn: &AsyncPgConnection) -> Result<Option<(T, Position)>> {
+    async fn recall<T: DeserializeOwned>(&self, conn: Shared) -> Result<Option<(T, Position)>> {
         use idempotency_keys::dsl;
-        let kept: Option<(String, Vec<u8>, serde_json::Value)> = idempotency_keys::table
+        let kept: Option<(String, Vec<u8>, serde_json::Value, i64, i64)> = idempotency_keys::table
             .filter(dsl::actor_id.eq(self.actor_id).and(dsl::key.eq(&self.key)))
-            .select((dsl::operation, dsl::input_hash, dsl::answer))
+            .select((
+                dsl::operation,
+                dsl::input_hash,
+                dsl::answer,
+                dsl::epoch,
+                dsl::position,
+            ))
             .first(&mut &*conn)
             .await
             .optional()?;
-        let Some((operation, input_hash, answer)) = kept else {
+        let Some((operation, input_hash, answer, epoch, position)) = kept else {
             return Ok(None);
         };
         if operation != self.operation || input_hash != self.input_hash {
@@ -187,31 +193,18 @@ impl Once {
             let problem = Problem::new("idempotencyKey", ProblemCode::IdempotencyKeyReused, message);
             return Err(Error::Invalid(vec![problem]));
         }
-        let kept: Kept<T> = serde_json::from_value(answer).map_err(Error::internal)?;
-        Ok(Some((
-            kept.done,
-            Position {
-                epoch: kept.epoch,
-                position: kept.position,
-            },
-        )))
+        let done = serde_json::from_value(answer).map_err(Error::internal)?;
+        Ok(Some((done, Position { epoch, position })))
     }
 
-    /// Keeps the answer; says no when the key has been taken meanwhile.
-    async fn keep<T: Serialize>(&self, conn: &AsyncPgConnection, kept: &Kept<T>) -> Result<bool> {
-        use idempotency_keys::dsl;
-        let answer = serde_json::to_value(kept).map_err(Error::internal)?;
-        let inserted = diesel::insert_into(idempotency_keys::table)
-            .values((
-                dsl::actor_id.eq(self.actor_id),
-                dsl::key.eq(&self.key),
-                dsl::operation.eq(self.operation),
-                dsl::input_hash.eq(&self.input_hash),
-                dsl::answer.eq(answer),
-            ))
-            .on_conflict_do_nothing()
-            .execute(&mut &*conn)
-            .await?;
-        Ok(inserted == 1)
+    /// The answer to be kept.
+    fn answer<T: Serialize>(&self, done: &T) -> Result<Answer<'_>> {
+        Ok(Answer {
+            actor_id: self.actor_id,
+            key: &self.key,
+            operation: self.operation,
+            input_hash: &self.input_hash,
+            answer: serde_json::to_value(done).map_err(Error::internal)?,
+        })
     }
 }

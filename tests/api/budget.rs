@@ -152,3 +152,42 @@ async fn a_search_page_with_its_count_costs_three_statements_in_one_round_trip()
     let counts = cost(&client, document, json!({})).await;
     assert_cost(&counts, 3, 1);
 }
+
+/// Runs `moveDeal` back and forth, and answers what a move costs when every statement is known to PostgreSQL.
+async fn cost_of_a_move(key: bool) -> Counts {
+    let (_app, client) = seeded().await;
+    let stages = client.stages().await;
+    let deal = client
+        .deal(json!({ "name": "Mover", "stageId": stages[0].0 }))
+        .await;
+    let document = "mutation($input: MoveDealInput!) { moveDeal(input: $input) { deal { id status } position userErrors { code } } }";
+    let mut counts = Counts::default();
+    for number in 0..8 {
+        let mut input = json!({ "dealId": deal, "stageId": stages[1 + number % 2].0 });
+        if key {
+            input["idempotencyKey"] = json!(format!("move-{number}"));
+        }
+        settle(&client).await;
+        counter::take();
+        let data = client.query(document, json!({ "input": input })).await;
+        assert_eq!(data["moveDeal"]["userErrors"], json!([]));
+        counts = counter::take();
+    }
+    assert_eq!(
+        counts.prepared, 0,
+        "nothing is prepared anew: {:?}",
+        counts.statements
+    );
+    counts
+}
+
+#[tokio::test]
+async fn moving_a_deal_costs_eight_statements_in_four_round_trips() {
+    // BEGIN, deal, stage · deal, way left, way entered · events · COMMIT
+    assert_cost(&cost_of_a_move(false).await, 8, 4);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_costs_one_statement_more_and_no_round_trip() {
+    assert_cost(&cost_of_a_move(true).await, 9, 4);
+}
