@@ -1,1 +1,164 @@
-fn main() {}
+//! The command line.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use dealstream::app::{self, App};
+use dealstream::config::Config;
+use dealstream::db::embedded::Embedded;
+use dealstream::db::migrate;
+use dealstream::http::{Http, Settings};
+use dealstream::{api, http, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A multi-tenant CRM whose API is the product.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Every setting can also be given in the environment or in a file named .env."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API (what happens without a command)
+    Serve,
+    /// Bring the database to this version's schema, and stop
+    Migrate,
+    /// Print the GraphQL schema
+    Schema,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("dealstream: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    match dotenvy::dotenv() {
+        Ok(_) => {}
+        Err(error) if error.not_found() => {}
+        Err(error) => return Err(format!("the file .env cannot be read: {error}")),
+    }
+    let command = Cli::command();
+    Config::refuse_unknown_variables(
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
+        &command,
+    )?;
+    let Cli { command, mut config } =
+        Cli::from_arg_matches(&command.get_matches()).map_err(|error| error.to_string())?;
+    let command = command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Schema) {
+        print!("{}", api::sdl());
+        return Ok(());
+    }
+    telemetry::init(&config)?;
+    // Started from the main thread and held to its end: PostgreSQL is told to stop when this thread ends.
+    let mut embedded = None;
+    let url = match &config.database_url {
+        Some(url) => url.clone(),
+        None => {
+            let started = Embedded::start(&config.data_dir).map_err(|error| error.to_string())?;
+            if config.jwt_secret.is_none() {
+                config.jwt_secret = Some(app::kept_secret(&config.data_dir)?);
+            }
+            let url = started.url();
+            embedded = Some(started);
+            url
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let done = runtime.block_on(async {
+        let applied = migrate::migrate(&url).await?;
+        if applied > 0 {
+            tracing::info!(applied, "the database was migrated");
+        }
+        match command {
+            Command::Migrate => Ok(()),
+            Command::Serve | Command::Schema => serve(config, &url, embedded.is_some()).await,
+        }
+    });
+    drop(runtime);
+    if let Some(mut embedded) = embedded {
+        embedded.stop();
+    }
+    done
+}
+
+/// Serves until SIGINT or SIGTERM.
+async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> {
+    let address = config.listen_addr();
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let app = App::new(config, url).await?;
+    let demo = embedded && app.config.demo;
+    print!("{}", banner(&app.config, address, embedded, demo));
+    let shutdown = app.shutdown.clone();
+    tokio::spawn(async move {
+        stop_signal().await;
+        tracing::info!("stopping");
+        shutdown.cancel();
+    });
+    let settings = Settings::of(&app.config, demo);
+    let http = Http::new(app.clone(), settings, app.shutdown.clone());
+    http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
+    Ok(())
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// What a person needs to know to begin.
+fn banner(config: &Config, address: SocketAddr, embedded: bool, demo: bool) -> String {
+    let mut lines = vec![
+        String::new(),
+        "  Dealstream is running.".to_owned(),
+        String::new(),
+    ];
+    if config.graphiql {
+        lines.push(format!("  GraphiQL   http://{address}/graphiql"));
+    }
+    lines.push(format!("  GraphQL    http://{address}/graphql"));
+    if demo {
+        lines.push("  Sign in    ada@acme.example, tenant Acme Sales, password dealstream-demo".to_owned());
+        lines.push(
+            "             grace@globex.example, tenant Globex Realty, password dealstream-demo".to_owned(),
+        );
+    }
+    if embedded {
+        let data = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+        lines.push(format!(
+            "  Data       {} (a PostgreSQL of its own)",
+            data.display()
+        ));
+    }
+    lines.push("  Stop       Ctrl-C".to_owned());
+    lines.push(String::new());
+    lines.push(String::new());
+    lines.join("\n")
+}
