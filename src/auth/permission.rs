@@ -6,7 +6,7 @@ use crate::db::text_enum::text_enum;
 
 text_enum! {
     /// What a user may do in a tenant. See `viewer { permissions }` for what each role permits.
-    #[derive(Enum, serde::Serialize, serde::Deserialize)]
+    #[derive(Enum)]
     pub enum Role {
         /// Everything, the tenant's settings and users included.
         Admin = "ADMIN",

@@ -177,15 +177,16 @@ impl<T> Hash for Id<T> {
     }
 }
 
-// In the history and in kept answers an id is its plain UUID.
-impl<T> serde::Serialize for Id<T> {
+// In the history and in kept answers an id is written as clients know it.
+impl<T: Kind> serde::Serialize for Id<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.uuid.serialize(serializer)
+        serializer.collect_str(self)
     }
 }
-impl<'de, T> serde::Deserialize<'de> for Id<T> {
+impl<'de, T: Kind> serde::Deserialize<'de> for Id<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Uuid::deserialize(deserializer).map(Self::from_uuid)
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Enums that are text in the database, guarded there by a CHECK: PostgreSQL's own enums cost look-ups per connection.
 
-/// Declares an enum with the text of each value, and how diesel reads and writes it.
+/// Declares an enum with the text of each value, and how diesel and serde read and write it.
 ///
-/// A macro, because the traits are diesel's and the types are ours to come: no function and no blanket impl can do this.
+/// A macro, because the traits are theirs and the types are ours to come: no function and no blanket impl can do this.
 macro_rules! text_enum {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$meta])*
@@ -28,6 +28,20 @@ macro_rules! text_enum {
                     $($text => Ok(Self::$variant),)*
                     other => Err(format!(concat!("{} is not a ", stringify!($name)), other)),
                 }
+            }
+        }
+
+        // In the history and in kept answers too, a value is written as everywhere else.
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
 

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use async_graphql::{InputObject, InputType, TypeName};
-use chrono::{DateTime, NaiveDate, Utc};
 use diesel::Column;
 use diesel::pg::Pg;
 use diesel::serialize::ToSql;
-use diesel::sql_types::{Array, Date, Integer, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Date as SqlDate, Integer, Text, Timestamptz, Uuid as SqlUuid};
 
-use super::scalar::{CurrencyCode, Decimal, MoneyInput};
+use super::scalar::{CurrencyCode, Date, DateTime, Decimal, MoneyInput};
 use crate::db::id::{Id, Kind};
 use crate::db::select::{Predicate, contains_pattern, escape_pattern};
 use crate::error::{Error, Result};
@@ -73,13 +72,13 @@ impl StringFilter {
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct DateTimeFilter {
     /// After this moment.
-    pub gt: Option<DateTime<Utc>>,
+    pub gt: Option<DateTime>,
     /// At this moment or after.
-    pub gte: Option<DateTime<Utc>>,
+    pub gte: Option<DateTime>,
     /// Before this moment.
-    pub lt: Option<DateTime<Utc>>,
+    pub lt: Option<DateTime>,
     /// At this moment or before.
-    pub lte: Option<DateTime<Utc>>,
+    pub lte: Option<DateTime>,
     /// Is missing (`true`) or there (`false`).
     pub is_null: Option<bool>,
 }
@@ -92,15 +91,15 @@ impl DateTimeFilter {
     pub fn on<C: Column>(self, column: C) -> Result<Predicate> {
         let bounds = [(">", self.gt), (">=", self.gte), ("<", self.lt), ("<=", self.lte)];
         for moment in bounds.iter().filter_map(|(_, moment)| *moment) {
-            if !super::input::is_plausible(moment) {
+            if !super::input::is_plausible(moment.0) {
                 return Err(Error::BadInput(
                     "The date is outside the years 1900 to 9999.".to_owned(),
                 ));
             }
         }
-        let compare = |(operator, moment): (&str, Option<DateTime<Utc>>)| {
+        let compare = |(operator, moment): (&str, Option<DateTime>)| {
             moment.map(|moment| {
-                Predicate::sql(format!("{} {operator} ?", C::NAME)).bind::<Timestamptz, _>(moment)
+                Predicate::sql(format!("{} {operator} ?", C::NAME)).bind::<Timestamptz, _>(moment.0)
             })
         };
         let null = self.is_null.map(|null| Predicate::is_null(column, null));
@@ -112,11 +111,11 @@ impl DateTimeFilter {
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct DateFilter {
     /// On this day.
-    pub eq: Option<NaiveDate>,
+    pub eq: Option<Date>,
     /// On this day or after.
-    pub gte: Option<NaiveDate>,
+    pub gte: Option<Date>,
     /// On this day or before.
-    pub lte: Option<NaiveDate>,
+    pub lte: Option<Date>,
     /// Is missing (`true`) or there (`false`).
     pub is_null: Option<bool>,
 }
@@ -129,14 +128,14 @@ impl DateFilter {
     pub fn on<C: Column>(self, column: C) -> Result<Predicate> {
         let bounds = [("=", self.eq), (">=", self.gte), ("<=", self.lte)];
         for day in bounds.iter().filter_map(|(_, day)| *day) {
-            if !super::input::is_plausible_day(day) {
+            if !super::input::is_plausible_day(day.0) {
                 return Err(Error::BadInput(
                     "The date is outside the years 1900 to 9999.".to_owned(),
                 ));
             }
         }
-        let compare = |(operator, day): (&str, Option<NaiveDate>)| {
-            day.map(|day| Predicate::sql(format!("{} {operator} ?", C::NAME)).bind::<Date, _>(day))
+        let compare = |(operator, day): (&str, Option<Date>)| {
+            day.map(|day| Predicate::sql(format!("{} {operator} ?", C::NAME)).bind::<SqlDate, _>(day.0))
         };
         let null = self.is_null.map(|null| Predicate::is_null(column, null));
         Ok(Predicate::all(bounds.into_iter().filter_map(compare).chain(null)))

@@ -7,6 +7,7 @@ use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use serde::Serialize;
 
+use super::scalar;
 use crate::error::{Error, Problem, ProblemCode, Result};
 
 /// Characters of a name, a subject or another line at most.
@@ -70,7 +71,8 @@ impl Check {
     }
 
     /// A moment of this or a neighbouring century.
-    pub fn moment(&mut self, field: &str, moment: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    pub fn moment(&mut self, field: &str, moment: Option<scalar::DateTime>) -> Option<DateTime<Utc>> {
+        let moment = moment.map(|moment| moment.0);
         if moment.is_some_and(|moment| !is_plausible(moment)) {
             self.problem(
                 field,
@@ -83,7 +85,8 @@ impl Check {
     }
 
     /// A day of this or a neighbouring century.
-    pub fn day(&mut self, field: &str, day: Option<NaiveDate>) -> Option<NaiveDate> {
+    pub fn day(&mut self, field: &str, day: Option<scalar::Date>) -> Option<NaiveDate> {
+        let day = day.map(|day| day.0);
         if day.is_some_and(|day| !is_plausible_day(day)) {
             self.problem(
                 field,
@@ -95,18 +98,19 @@ impl Check {
     }
 
     /// Checks the value of a patch, when there is one; a value that the check finds empty takes the field away.
-    pub fn patch<T>(
+    pub fn patch<T, U>(
         &mut self,
         field: &str,
         value: MaybeUndefined<T>,
-        with: impl FnOnce(&mut Self, &str, Option<T>) -> Option<T>,
-    ) -> MaybeUndefined<T> {
+        with: impl FnOnce(&mut Self, &str, Option<T>) -> Option<U>,
+    ) -> MaybeUndefined<U> {
         match value {
             MaybeUndefined::Value(value) => match with(self, field, Some(value)) {
                 Some(value) => MaybeUndefined::Value(value),
                 None => MaybeUndefined::Null,
             },
-            other => other,
+            MaybeUndefined::Null => MaybeUndefined::Null,
+            MaybeUndefined::Undefined => MaybeUndefined::Undefined,
         }
     }
 

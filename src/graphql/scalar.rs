@@ -1,14 +1,16 @@
-//! Values of the schema that GraphQL does not have: decimals, money, currencies.
+//! Values of the schema that GraphQL does not have: decimals, money, currencies, moments and days.
 
 use async_graphql::{
     InputObject, InputValueError, InputValueResult, Scalar, ScalarType, SimpleObject, Value,
 };
+use chrono::{NaiveDate, SecondsFormat, Utc};
 use rust_decimal::Decimal as Number;
 
 use crate::error::{Problem, ProblemCode};
 
 /// A decimal number, written as a string so that no client rounds it: `"1234.50"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
 pub struct Decimal(pub Number);
 
 #[Scalar(specified_by_url = "https://speleotrove.com/decimal/decarith.html")]
@@ -141,7 +143,8 @@ impl<'de> serde::Deserialize<'de> for CurrencyCode {
 pub const MAX_MINOR_UNITS: i64 = 1_000_000_000_000_000;
 
 /// An amount of money in its currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, SimpleObject)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SimpleObject, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Money {
     /// The amount as a decimal number, with as many digits after the point as the currency has: `"1250.00"`.
     pub amount: Decimal,
@@ -214,4 +217,60 @@ fn minor_units(amount: Number, digits: u32) -> Option<i64> {
         .to_string()
         .parse()
         .ok()
+}
+
+/// A moment in UTC, for example `2026-11-21T09:30:00.000Z`. In input, any offset from UTC is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DateTime(pub chrono::DateTime<Utc>);
+
+#[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339")]
+impl ScalarType for DateTime {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else {
+            return Err(InputValueError::expected_type(value));
+        };
+        let moment = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| {
+            InputValueError::custom("A moment such as \"2026-11-21T09:30:00Z\" is needed.")
+                .with_extension("code", "BAD_USER_INPUT")
+        })?;
+        Ok(Self(moment.to_utc()))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl From<chrono::DateTime<Utc>> for DateTime {
+    fn from(moment: chrono::DateTime<Utc>) -> Self {
+        Self(moment)
+    }
+}
+
+/// A day of the calendar, for example `2026-11-21`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Date(pub NaiveDate);
+
+#[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339#section-5.6")]
+impl ScalarType for Date {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else {
+            return Err(InputValueError::expected_type(value));
+        };
+        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| {
+            InputValueError::custom("A day such as \"2026-11-21\" is needed.")
+                .with_extension("code", "BAD_USER_INPUT")
+        })?;
+        Ok(Self(day))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}
+
+impl From<NaiveDate> for Date {
+    fn from(day: NaiveDate) -> Self {
+        Self(day)
+    }
 }

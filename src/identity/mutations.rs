@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 
 use super::queries::{self, NewTenant};
 use super::types::Viewer;
@@ -14,7 +14,7 @@ use crate::db::directory;
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::scalar::CurrencyCode;
+use crate::graphql::scalar::{CurrencyCode, DateTime};
 use crate::graphql::{Can, ContextExt, Outcome, mutate};
 
 /// Characters of a new password at least.
@@ -67,7 +67,7 @@ pub struct SignInPayload {
     /// The access token. Send it as `Authorization: Bearer …` with every request. Null when there are `userErrors`.
     access_token: Option<String>,
     /// When the access token ends.
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime>,
     /// You, in the tenant that you have signed in to.
     viewer: Option<Viewer>,
     #[graphql(flatten)]
@@ -146,7 +146,7 @@ fn payload(ctx: &Context<'_>, proved: Result<(Tenant, User)>) -> Result<SignInPa
     let (token, viewer) = tokens.issue(tenant.id.uuid(), user.id.uuid(), user.role, Utc::now())?;
     Ok(SignInPayload {
         access_token: Some(token),
-        expires_at: Some(viewer.expires_at),
+        expires_at: Some(viewer.expires_at.into()),
         viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
         outcome,
     })

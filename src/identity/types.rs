@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
-use chrono::{DateTime, Utc};
 
 use super::model::UserOrderField;
 use super::{Tenant, TenantById, User, UserById, queries};
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::events::{self, Position};
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::filter::{EnumFilter, IdFilter, StringFilter};
-use crate::graphql::scalar::CurrencyCode;
+use crate::graphql::scalar::{CurrencyCode, DateTime};
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 
 /// The organisation that all data belongs to. Nothing of it is seen by another tenant.
@@ -35,13 +34,13 @@ impl Tenant {
     }
 
     /// When the tenant signed up.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the tenant was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the tenant. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
@@ -79,13 +78,13 @@ impl User {
     }
 
     /// When the user joined the tenant.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the user was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the user.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 
 use super::model::{CompanyOrderField, PostalAddress};
 use super::{Company, CompanyById, queries};
@@ -15,6 +14,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
+use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity::{User, UserById};
 
@@ -114,13 +114,13 @@ impl Company {
     }
 
     /// When the company was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the company was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the company. Pass it as `expectedVersion` so as not to overwrite somebody else's change.

@@ -39,8 +39,7 @@ pub(super) const RATING: std::ops::RangeInclusive<i32> = 0..=5;
 
 text_enum! {
     /// How far a person has come on the way to being a customer.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    #[derive(async_graphql::Enum)]
     pub enum LifecycleStage {
         /// May become interested.
         Lead = "LEAD",
@@ -55,8 +54,7 @@ text_enum! {
 
 text_enum! {
     /// Whether a contact is still worked with.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    #[derive(async_graphql::Enum)]
     pub enum RecordStatus {
         /// The contact is worked with.
         Active = "ACTIVE",

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
-use chrono::{DateTime, Utc};
 
 use super::model::ContactOrderField;
 use super::{Contact, ContactById, LifecycleStage, RecordStatus, queries};
@@ -15,6 +14,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::filter::{DateTimeFilter, EnumFilter, IdFilter, IntFilter, StringFilter};
+use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity::{User, UserById};
 
@@ -112,13 +112,13 @@ impl Contact {
     }
 
     /// When the contact was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the contact was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the contact. Pass it as `expectedVersion` so as not to overwrite somebody else's change.

@@ -74,7 +74,7 @@ pub struct StageMove {
 
 text_enum! {
     /// How a deal stands.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
+    #[derive(async_graphql::Enum)]
     pub enum DealStatus {
         /// The deal is being worked on.
         Open = "OPEN",

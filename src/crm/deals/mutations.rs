@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
-use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::{Deal, DealStageChange, DealStatus, queries};
@@ -14,7 +13,7 @@ use crate::crm::pipelines::{self, Pipeline, PipelineStage, StageKind};
 use crate::db::id::Id;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::scalar::{CurrencyCode, MoneyInput};
+use crate::graphql::scalar::{Date, Money, MoneyInput};
 use crate::graphql::{Can, Outcome, mutate};
 use crate::identity::{self, User};
 
@@ -38,7 +37,7 @@ pub struct CreateDealInput {
     /// The user who works on the deal. Left out, it is you; null for nobody.
     owner_id: MaybeUndefined<Id<User>>,
     /// The day on which the deal is expected to close.
-    expected_close_date: Option<NaiveDate>,
+    expected_close_date: Option<Date>,
     /// What is to be done next.
     next_step: Option<String>,
     /// What else there is to say about the deal.
@@ -67,7 +66,7 @@ pub struct UpdateDealInput {
     /// The user who works on the deal.
     owner_id: MaybeUndefined<Id<User>>,
     /// The day on which the deal is expected to close.
-    expected_close_date: MaybeUndefined<NaiveDate>,
+    expected_close_date: MaybeUndefined<Date>,
     /// What is to be done next.
     next_step: MaybeUndefined<String>,
     /// What else there is to say about the deal.
@@ -244,12 +243,12 @@ impl DealMutation {
                 input.name.map(|name| check.line("name", &name)),
             );
             if let Some(money) = &input.amount {
-                let mut current: (i64, CurrencyCode) = (deal.amount, deal.currency_code);
-                let amount = check
-                    .take(money.minor_units("amount"))
-                    .map(|units| (units, money.currency_code));
-                patch.set("amount", &mut current, amount);
-                (deal.amount, deal.currency_code) = current;
+                let mut current = Money::from_minor(deal.amount, deal.currency_code);
+                if let Some(units) = check.take(money.minor_units("amount")) {
+                    let new = Money::from_minor(units, money.currency_code);
+                    patch.set("amount", &mut current, Some(new));
+                    (deal.amount, deal.currency_code) = (units, money.currency_code);
+                }
             }
             check.range("winProbability", input.win_probability, 0..=100);
             if deal.status != DealStatus::Open && input.win_probability.is_some() {

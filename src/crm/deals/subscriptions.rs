@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Enum, Object, SimpleObject, Subscription, Union};
-use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
 
 use super::{Deal, DealById, StageMove};
@@ -13,6 +12,7 @@ use crate::db::id::{Id, Kind};
 use crate::error::{Error, Result};
 use crate::events::feed::{Reason, Signal};
 use crate::events::{Event, Position};
+use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, ContextExt};
 use crate::identity::{User, UserById};
 
@@ -30,7 +30,7 @@ pub struct DealStageChangedEvent {
     deal_id: Id<Deal>,
     moved: StageMove,
     changed_by_id: Option<Id<User>>,
-    occurred_at: DateTime<Utc>,
+    occurred_at: chrono::DateTime<chrono::Utc>,
 }
 
 /// Everything that happened before has been sent; what follows is live.
@@ -97,8 +97,8 @@ impl DealStageChangedEvent {
     }
 
     /// When the deal moved.
-    async fn occurred_at(&self) -> DateTime<Utc> {
-        self.occurred_at
+    async fn occurred_at(&self) -> DateTime {
+        self.occurred_at.into()
     }
 }
 

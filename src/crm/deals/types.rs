@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::Utc;
 
 use super::model::DealOrderField;
 use super::queries::{self, StageHistory};
@@ -19,7 +19,7 @@ use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::filter::{
     DateFilter, DateTimeFilter, EnumFilter, IdFilter, IntFilter, MoneyFilter, StringFilter,
 };
-use crate::graphql::scalar::Money;
+use crate::graphql::scalar::{Date, DateTime, Money};
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity::{User, UserById};
 
@@ -93,13 +93,13 @@ impl Deal {
     }
 
     /// The day on which the deal is expected to close.
-    async fn expected_close_date(&self) -> Option<NaiveDate> {
-        self.expected_close_date
+    async fn expected_close_date(&self) -> Option<Date> {
+        self.expected_close_date.map(Into::into)
     }
 
     /// When the deal was won or lost; null while it is open.
-    async fn closed_at(&self) -> Option<DateTime<Utc>> {
-        self.closed_at
+    async fn closed_at(&self) -> Option<DateTime> {
+        self.closed_at.map(Into::into)
     }
 
     /// Why the deal was lost.
@@ -157,13 +157,13 @@ impl Deal {
     }
 
     /// When the deal was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the deal was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the deal. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
@@ -172,7 +172,7 @@ impl Deal {
     }
 }
 
-fn days_since(moment: DateTime<Utc>) -> i32 {
+fn days_since(moment: chrono::DateTime<Utc>) -> i32 {
     i32::try_from((Utc::now() - moment).num_days().max(0)).unwrap_or(i32::MAX)
 }
 
@@ -203,13 +203,13 @@ impl DealStageChange {
     }
 
     /// When the deal entered the stage.
-    async fn entered_at(&self) -> DateTime<Utc> {
-        self.entered_at
+    async fn entered_at(&self) -> DateTime {
+        self.entered_at.into()
     }
 
     /// When the deal left the stage; null while it is there.
-    async fn exited_at(&self) -> Option<DateTime<Utc>> {
-        self.exited_at
+    async fn exited_at(&self) -> Option<DateTime> {
+        self.exited_at.map(Into::into)
     }
 
     /// Whole seconds that the deal spent in the stage; null while it is there.

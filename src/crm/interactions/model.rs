@@ -54,8 +54,7 @@ impl Interaction {
 
 text_enum! {
     /// What sort of interaction it is.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    #[derive(async_graphql::Enum)]
     pub enum InteractionKind {
         /// A telephone or video call.
         Call = "CALL",
@@ -72,8 +71,7 @@ text_enum! {
 
 text_enum! {
     /// Who began an interaction.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    #[derive(async_graphql::Enum)]
     pub enum InteractionDirection {
         /// They came to us.
         Inbound = "INBOUND",

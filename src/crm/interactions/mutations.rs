@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 
 use super::{Interaction, InteractionDirection, InteractionKind, queries};
 use crate::auth::Permission;
@@ -13,6 +12,7 @@ use crate::crm::deals::Deal;
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
+use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Outcome, mutate};
 
 /// An interaction to be recorded or planned. It belongs to a contact, a company or a deal, or to several of them: at
@@ -34,11 +34,11 @@ pub struct CreateInteractionInput {
     /// What is to be done next; 200 characters at most.
     next_action: Option<String>,
     /// The time that it is planned for. An interaction that is planned for the future is not completed yet.
-    scheduled_at: Option<DateTime<Utc>>,
+    scheduled_at: Option<DateTime>,
     /// When it happened: by default the planned time, or else now.
-    occurred_at: Option<DateTime<Utc>>,
+    occurred_at: Option<DateTime>,
     /// When it was completed: by default when it happened, unless it is planned for the future.
-    completed_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime>,
     /// The person that it is with.
     contact_id: Option<Id<Contact>>,
     /// The company that it is with.
@@ -69,11 +69,11 @@ pub struct UpdateInteractionInput {
     /// What is to be done next; 200 characters at most.
     next_action: MaybeUndefined<String>,
     /// The time that it is planned for. While it is only planned, `occurredAt` follows.
-    scheduled_at: MaybeUndefined<DateTime<Utc>>,
+    scheduled_at: MaybeUndefined<DateTime>,
     /// When it happened.
-    occurred_at: Option<DateTime<Utc>>,
+    occurred_at: Option<DateTime>,
     /// When it was completed. Null makes it an interaction that is still to come.
-    completed_at: MaybeUndefined<DateTime<Utc>>,
+    completed_at: MaybeUndefined<DateTime>,
     /// The person that it is with.
     contact_id: MaybeUndefined<Id<Contact>>,
     /// The company that it is with.
@@ -97,7 +97,7 @@ pub struct CompleteInteractionInput {
     /// What is to be done next; 200 characters at most. Left out, it stays as it is.
     next_action: Option<String>,
     /// When it was completed: by default now.
-    completed_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime>,
     /// The version that you know. When the interaction has changed since, nothing is done and `CONFLICT` tells what
     /// differs.
     expected_version: Option<i32>,

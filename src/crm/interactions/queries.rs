@@ -126,7 +126,7 @@ pub(super) fn matching(filter: InteractionFilter) -> Result<Predicate> {
 }
 
 /// The condition on the direction, which, unlike other values of a fixed set, may be missing.
-fn directed<'a>(filter: EnumFilter<InteractionDirection>) -> Predicate {
+fn directed(filter: EnumFilter<InteractionDirection>) -> Predicate {
     let eq = filter
         .eq
         .map(|value| Predicate::sql("direction = ?").bind::<Text, _>(value));

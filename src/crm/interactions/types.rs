@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
-use chrono::{DateTime, Utc};
 
 use super::model::InteractionOrderField;
 use super::{Interaction, InteractionById, InteractionDirection, InteractionKind, queries};
@@ -15,6 +14,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::filter::{DateTimeFilter, EnumFilter, IdFilter, StringFilter};
+use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity::{User, UserById};
 
@@ -63,18 +63,18 @@ impl Interaction {
     }
 
     /// The time that the interaction was planned for.
-    async fn scheduled_at(&self) -> Option<DateTime<Utc>> {
-        self.scheduled_at
+    async fn scheduled_at(&self) -> Option<DateTime> {
+        self.scheduled_at.map(Into::into)
     }
 
     /// When the interaction happened; while it is only planned, the planned time.
-    async fn occurred_at(&self) -> DateTime<Utc> {
-        self.occurred_at
+    async fn occurred_at(&self) -> DateTime {
+        self.occurred_at.into()
     }
 
     /// When the interaction was completed; null while it is still to come.
-    async fn completed_at(&self) -> Option<DateTime<Utc>> {
-        self.completed_at
+    async fn completed_at(&self) -> Option<DateTime> {
+        self.completed_at.map(Into::into)
     }
 
     /// The person that the interaction is with.
@@ -110,13 +110,13 @@ impl Interaction {
     }
 
     /// When the interaction was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the interaction was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the interaction. Pass it as `expectedVersion` so as not to overwrite somebody else's change.

@@ -43,7 +43,7 @@ pub struct PipelineStage {
 
 text_enum! {
     /// What it means for a deal to be in a stage.
-    #[derive(async_graphql::Enum, Serialize, Deserialize)]
+    #[derive(async_graphql::Enum)]
     pub enum StageKind {
         /// The deal is being worked on.
         Open = "OPEN",

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
-use chrono::{DateTime, Utc};
 
 use super::model::PipelineOrderField;
 use super::queries::StagesByPipeline;
@@ -14,7 +13,7 @@ use crate::db::id::Id;
 use crate::db::select::Predicate;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
-use crate::graphql::scalar::{CurrencyCode, Money};
+use crate::graphql::scalar::{CurrencyCode, DateTime, Money};
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity;
 
@@ -43,13 +42,13 @@ impl Pipeline {
     }
 
     /// When the pipeline was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the pipeline was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the pipeline. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
@@ -142,13 +141,13 @@ impl PipelineStage {
     }
 
     /// When the stage was added.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.created_at
+    async fn created_at(&self) -> DateTime {
+        self.created_at.into()
     }
 
     /// When the stage was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.updated_at
+    async fn updated_at(&self) -> DateTime {
+        self.updated_at.into()
     }
 
     /// Counts the changes of the stage. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
