@@ -1,5 +1,7 @@
 //! All integration tests in one binary, so that they are linked once and share one PostgreSQL and one Redis.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod budget;
 mod embedded;
 mod graphiql;

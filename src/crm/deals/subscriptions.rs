@@ -79,7 +79,8 @@ impl DealStageChangedEvent {
     }
 
     /// The stage that the deal left.
-    async fn from_stage(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
+    #[graphql(name = "fromStage")]
+    async fn stage_left(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
         ctx.load::<StageById>(self.moved.from_stage_id).await
     }
 

@@ -190,7 +190,8 @@ impl DealStageChange {
     }
 
     /// The stage that the deal came from; null for the stage that it began in.
-    async fn from_stage(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
+    #[graphql(name = "fromStage")]
+    async fn stage_left(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
         match self.from_stage_id {
             Some(id) => ctx.load::<StageById>(id).await,
             None => Ok(None),
