@@ -71,8 +71,8 @@ async function signIn(email, password) {
   setSession({
     token: answer.accessToken,
     expiresAt: answer.expiresAt,
-    name: user.name,
-    tenant: tenant.name,
+    name: user?.name ?? email,
+    tenant: tenant?.name ?? "?",
     role,
   });
 }
