@@ -5,9 +5,12 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode},
 };
-use dealstream::http::graphiql;
+use dealstream::{db::migrate, http::graphiql};
 use http_body_util::BodyExt;
+use serde_json::json;
 use tower::ServiceExt;
+
+use crate::support::{TestApp, app::config, cluster::create_database, wire::Wire};
 
 const ASSET: &str = "/graphiql/assets/graphiql.min.js";
 
@@ -167,4 +170,40 @@ async fn a_build_without_the_files_says_how_to_get_them() {
     assert_eq!(headers["content-type"], "text/html; charset=utf-8");
     assert_guarded(&headers);
     assert!(String::from_utf8(body).unwrap().contains("make setup"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_signs_in_runs_the_examples_and_sees_a_deal_move_in_a_real_browser() {
+    let url = create_database("graphiql").await;
+    migrate::migrate(&url).await.unwrap();
+    let test = TestApp::on(url, config()).await;
+    for (tenant, email) in [
+        ("Acme Sales", "ada@acme.example"),
+        ("Globex Realty", "grace@globex.example"),
+    ] {
+        let signed_up =
+            json!({"tenantName": tenant, "name": email, "email": email, "password": "dealstream-demo"});
+        test.anon()
+            .mutate("signUp", "SignUpInput", "accessToken", signed_up)
+            .await;
+    }
+    let wire = Wire::serve_as(test.app.clone(), true).await;
+    let sign_in = r#"mutation { signIn(input: {email: "ada@acme.example", password: "dealstream-demo"}) { accessToken } }"#;
+    let token = wire.ask(sign_in).await.json()["data"]["signIn"]["accessToken"].take();
+    let bearer = format!("authorization: Bearer {}", token.as_str().unwrap());
+    for name in ["Press line", "Spare parts"] {
+        let created = wire
+            .post(
+                &bearer,
+                &format!("mutation {{ createDeal(input: {{name: {name:?}}}) {{ deal {{ id }} }} }}"),
+            )
+            .await;
+        assert!(
+            created.json()["data"]["createDeal"]["deal"]["id"].is_string(),
+            "{created:?}"
+        );
+    }
+
+    wire.peer("graphiql.mjs", &[format!("http://{}", wire.address)])
+        .await;
 }

@@ -243,7 +243,12 @@ impl Wire {
 
     /// The application, as the server puts it on the wire.
     pub async fn serve(app: Arc<App>) -> Self {
-        let settings = Settings::of(&app.config, false);
+        Self::serve_as(app, false).await
+    }
+
+    /// The same, on demo data or not.
+    pub async fn serve_as(app: Arc<App>, demo: bool) -> Self {
+        let settings = Settings::of(&app.config, demo);
         let shutdown = app.shutdown.clone();
         Self::listen(app, settings, shutdown, Arc::default()).await
     }
@@ -281,7 +286,7 @@ impl Wire {
             .current_dir(folder)
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(60), run)
+        let output = tokio::time::timeout(Duration::from_secs(120), run)
             .await
             .expect("it ends")
             .unwrap();
