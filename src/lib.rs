@@ -1,4 +1,22 @@
 //! Dealstream: a multi-tenant CRM whose API is the product.
+//!
+//! # The map, in reading order
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`crm`] | the records: companies, contacts, pipelines, deals, interactions. Begin with [`crm::deals`] |
+//! | [`identity`] | tenants, the users in them, signing in: a feature of the same anatomy |
+//! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
+//! | [`events`] | the history: every change in order, and following it |
+//! | [`auth`] | passwords, tokens, and the whole policy of roles on one screen |
+//! | [`db`] | PostgreSQL and the tenant boundary: [`db::session`] is the file to read twice |
+//! | [`api`] | the schema's roots: every feature merged, a line each |
+//! | [`app`] | the only place where the parts meet |
+//! | [`http`] | GraphQL over HTTP and WebSocket, GraphiQL, health |
+//! | [`config`], [`error`], [`telemetry`] | settings, what can go wrong, logs |
+//!
+//! Arrows point down only: `main → http, demo → app → api → crm, identity → graphql → events, auth → db → config → error`.
+//! Inside a feature: `model ← queries ← types ← mutations, subscriptions`; only `queries` holds SQL.
 
 pub mod api;
 pub mod app;

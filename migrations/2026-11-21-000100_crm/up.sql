@@ -207,14 +207,21 @@ SELECT protect('interactions');
 -- functions run as the tables' owner with the tenant taken from the setting, and answer ids only. FORCE ROW LEVEL
 -- SECURITY would bind an ordinary owner to the policies just the same, slowly but safely.
 CREATE FUNCTION search_contacts(pattern text) RETURNS SETOF uuid
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100 AS $$
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 AS $$
     SELECT id FROM contacts
      WHERE tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid AND search LIKE pattern
 $$;
 CREATE FUNCTION search_companies(pattern text) RETURNS SETOF uuid
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 100 AS $$
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 AS $$
     SELECT id FROM companies
      WHERE tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid AND search LIKE pattern
+$$;
+-- Temporary objects come last, so that no caller can put a table of their own before ours.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION search_contacts(text) SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION search_companies(text) SET search_path = %I, pg_temp', current_schema());
+END
 $$;
 REVOKE EXECUTE ON FUNCTION search_contacts(text), search_companies(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION search_contacts(text), search_companies(text) TO dealstream_app;

@@ -7,6 +7,7 @@ mod embedded;
 mod graphiql;
 mod http;
 mod limits;
+mod outage;
 mod settings;
 mod support;
 mod websocket;
