@@ -11,16 +11,33 @@
 //! [`backend`] is what stands behind, [`headers`] what every answer carries, [`serve`] the sockets below, [`answer`] how
 //! results and errors become bytes.
 //!
+//! What servers of GraphQL get wrong, and where it is settled here:
+//!
+//! | failing | settled by |
+//! |---|---|
+//! | fragments that unfold without end, floods of tokens, aliases, root fields, directives | [`limits`](crate::graphql::limits), before anything walks the document |
+//! | large and slow bodies, slow heads, silent connections, too many of them | [`Settings`], [`serve`] |
+//! | batches | refused: one request must not be many |
+//! | hundreds of errors in one answer | cut at [`Settings::errors`] |
+//! | operations that hang or panic | time-out and `INTERNAL` for that request alone |
+//! | mutations by `GET`, bodies that browsers send across origins | 405; 415 for all but `application/json` |
+//! | errors that tell of the inside | [`answer`]: closed list of codes, the rest is `INTERNAL` with the request's id |
+//! | suggestions of names, introspection that cannot be switched off or goes in circles | the schema is built without suggestions; `limits` |
+//! | `Accept` and status codes | [`graphql`]: both media types, `q`, 406; request errors are 400 without `data` |
+//! | `operationName` and empty parameters in `GET` | [`graphql`] reads the query string itself |
+//! | defaults of variables in `@include`, missing and null variables, nullable variables in non-null places | `limits` |
+//! | several root fields of a subscription, `__typename` with arguments or directives | `limits` |
+//! | close codes, duplicate ids, request errors as results, late or missing `connection_init`, pings, slow readers, endless tokens, restarts | [`websocket`] |
+//! | sockets opened by foreign pages | `Origin` against `Host` and [`Settings::allowed_origins`] |
+//!
 //! What is known to differ from the specifications, and why:
 //!
-//! - **Batching** (an array of operations) is refused: one request must not be many.
-//! - **Multipart** bodies are refused with 415: browsers send them across origins without asking first.
-//! - **`__typename` and overlapping fields**: two fields of one name that conflict only through a fragment are not
-//!   found; the executor answers with the first.
+//! - **Multipart** bodies are refused with 415: there are no uploads, and browsers send them without asking first.
+//! - **Subscriptions over plain HTTP** (`text/event-stream`, `multipart/mixed`) are refused: they need a socket.
+//! - **Fields that conflict only through a fragment** are not found; the executor answers with the first.
 //! - **Custom scalars** in variables are judged by their own parsers, when a field takes them: such an error has a
-//!   `path`, and the other fields are answered.
+//!   `path`.
 //! - **`@defer`, `@stream`** are drafts and not known here.
-//! - **Subscriptions over plain HTTP** are refused here; they need a socket.
 
 pub mod answer;
 pub mod backend;
@@ -44,6 +61,9 @@ pub use backend::Backend;
 /// Times and sizes of the wire, and what is served.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// How long the head of a request may take to arrive, and a connection may be idle between two. A balancer in
+    /// front must let go of its idle connections earlier.
+    pub head_time: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
     /// How long a body may take to arrive.
@@ -77,6 +97,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            head_time: Duration::from_secs(10),
             body_bytes: 1024 * 1024,
             body_time: Duration::from_secs(10),
             execution_time: Duration::from_secs(30),

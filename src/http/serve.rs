@@ -17,8 +17,6 @@ use tower::ServiceExt;
 
 use super::{Backend, Http};
 
-/// How long the headers of a request may take, and a connection may be idle between two.
-const HEADERS_TIME: Duration = Duration::from_secs(10);
 /// Bytes that the head of a request may have.
 const HEADERS_BYTES: usize = 64 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to answer.
@@ -65,11 +63,12 @@ pub fn raise_file_limit() -> usize {
 /// time; others wait to be accepted.
 pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connections: usize) {
     let router = http.router();
+    let head_time = http.settings.head_time;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_TIME)
+        .header_read_timeout(head_time)
         .max_buf_size(HEADERS_BYTES);
     builder
         .http2()
@@ -112,7 +111,7 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
             tokio::pin!(connection);
             // The protocol is told by the first bytes, and nothing above bounds the wait for those.
             let silent = async {
-                tokio::time::sleep(HEADERS_TIME).await;
+                tokio::time::sleep(head_time).await;
                 if asked.load(Ordering::Relaxed) {
                     std::future::pending::<()>().await;
                 }

@@ -202,8 +202,8 @@ impl<B: Backend> Connection<B> {
 
     /// Serves the socket to its end; answers how to close it, or nothing when there is nobody to tell.
     async fn run(mut self, socket: &mut WebSocket) -> Option<Close> {
-        let settings = &self.http.settings.clone();
-        let shutdown = self.http.shutdown.clone();
+        let http = self.http.clone();
+        let (settings, shutdown) = (&http.settings, &http.shutdown);
         let opened = Instant::now();
         let mut asked: Option<Instant> = None;
         let mut heard = opened;

@@ -408,6 +408,24 @@ async fn bodies_are_bounded_in_size_and_time() {
 }
 
 #[tokio::test]
+async fn connections_that_dawdle_are_closed() {
+    let settings = Settings {
+        head_time: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let wire = Wire::with(settings, Limits::default()).await;
+    for said in [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n",
+        "POST /graphql HTTP/1.1\r\nhost: x\r\nx-slow: ",
+    ] {
+        let reply = wire.raw(said.as_bytes()).await;
+        assert!(matches!(reply.status, 0 | 408), "{said}: {reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn bombs_and_floods_are_refused_quickly() {
     let wire = Wire::start().await;
     let mut bomb = "{ ...f0 ...f0 }".to_owned();

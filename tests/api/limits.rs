@@ -77,6 +77,20 @@ async fn what_asks_for_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_told_without_guesses_at_what_was_meant() {
+    let test = TestApp::new().await;
+    for query in [
+        "{ dealz { nodes { id } } }",
+        "{ deals { nodez { id } } }",
+        "{ deals(frist: 1) { nodes { id } } }",
+    ] {
+        let refusal = test.app.documents.prepare(query, None, Variables::default());
+        let message = refusal.err().unwrap().to_string();
+        assert!(!message.contains("Did you mean"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn tools_can_read_the_schema_unless_that_is_switched_off() {
     let open = TestApp::new().await;
     let wire = Wire::serve(open.app.clone()).await;

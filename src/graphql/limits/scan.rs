@@ -9,9 +9,8 @@ use async_graphql::parser::Error;
 
 use super::{Limits, PARSE_FAILED, Refusal, TOO_COMPLEX, VALIDATION_FAILED, too_complex};
 
-/// Checks the size of a text and rewrites descriptions (left out; the executor has no use for them) and the
-/// `\u{…}` and surrogate-pair escapes of strings. Positions of what follows stay right but for columns behind a
-/// rewritten escape.
+/// Checks the size of a text, leaves out comments and descriptions, and rewrites the `\u{…}` and surrogate-pair escapes
+/// of strings. Positions of what follows stay right but for columns behind a rewritten escape.
 pub(super) fn scan<'a>(text: &'a str, limits: &Limits) -> Result<Cow<'a, str>, Refusal> {
     if text.len() > limits.query_bytes {
         return Err(too_complex(
@@ -73,6 +72,8 @@ impl Scanner<'_> {
                     {
                         self.at += 1;
                     }
+                    // The parser would try its rules on every character; nothing stands behind it on its line.
+                    self.edits.push((start..self.at, String::new()));
                     continue;
                 }
                 0xEF if self.text[start..].starts_with('\u{feff}') => {

@@ -307,6 +307,7 @@ fn what_is_not_graphql_is_told_with_its_place() {
         ("{ hello }}", 1, 10),
         ("{\r\n  hello(id: \"x)\r\n}", 2, 13),
         ("{ ä }", 1, 3),
+        ("# ä {\n{ # hello\r\n hello }}", 3, 9),
         ("query() { hello }", 1, 7),
         ("{\n deal(id: ) { id } }", 2, 11),
         ("{ hello(a: \"\\u{110000}\") }", 1, 13),
