@@ -68,7 +68,7 @@ fn run() -> Result<(), String> {
         return Ok(());
     }
     telemetry::init(&config)?;
-    // Started from the main thread and held to its end: PostgreSQL is told to stop when this thread ends.
+    // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
     let url = match &config.database_url {
         Some(url) => url.clone(),

@@ -1,5 +1,7 @@
 //! Logging: text for people, or one JSON object a line for machines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -17,6 +19,8 @@ pub fn init(config: &Config) -> Result<(), String> {
         .with_span_events(FmtSpan::NONE)
         .with_writer(std::io::stderr);
     match config.log_format {
+        // Colours are for people who watch; in a file they are noise.
+        LogFormat::Text if !std::io::stderr().is_terminal() => log.with_ansi(false).init(),
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }

@@ -36,7 +36,10 @@ async fn a_restart_of_the_database_is_told_clearly_and_survived() {
         if answer["data"]["deals"]["nodes"] == json!([{ "name": "Survivor" }]) {
             break;
         }
-        assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer:#}");
+        assert_eq!(
+            answer["errors"][0]["extensions"]["code"], "UNAVAILABLE",
+            "{answer:#}"
+        );
         assert!(began.elapsed() < Duration::from_secs(20), "it never recovered");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
