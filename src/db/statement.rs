@@ -10,7 +10,7 @@ use diesel::QueryResult;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
-use diesel::sql_types::{HasSqlType, Untyped};
+use diesel::sql_types::{Array, HasSqlType, Untyped};
 
 /// A bound value, whatever its type.
 pub(super) type Fragment<'a> = Box<dyn QueryFragment<Pg> + Send + 'a>;
@@ -39,6 +39,18 @@ impl<'a> Statement<'a> {
     {
         self.values.push(Value::boxed::<ST>(value));
         self
+    }
+
+    /// Gives the next `?` one value of every row, as an array: `INSERT … SELECT * FROM unnest(?, …)` is one text for any
+    /// number of rows, where a list of rows is another text for every number.
+    pub fn column<ST, R, T>(self, rows: &'a [R], of: impl Fn(&'a R) -> T) -> Self
+    where
+        ST: Send + 'static,
+        Pg: HasSqlType<ST> + HasSqlType<Array<ST>>,
+        T: Send + 'a,
+        Vec<T>: ToSql<Array<ST>, Pg>,
+    {
+        self.bind::<Array<ST>, _>(rows.iter().map(of).collect::<Vec<T>>())
     }
 }
 

@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 /// A change to be recorded. Its position is given at the end of the transaction.
 #[derive(Debug)]
 pub struct Change {
+    occurred_at: DateTime<Utc>,
+    actor_id: Option<Uuid>,
     entity: &'static str,
     record_id: Uuid,
     kind: &'static str,
@@ -39,8 +41,10 @@ const APPEND: &str = "
         UPDATE histories SET position = position + ? RETURNING epoch, position
     ), appended AS (
         INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
-        SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
-          FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY AS new (id, entity, record_id, kind, change, ord)
+        SELECT counted.position - ? + new.ord, new.id, new.occurred_at, new.actor_id, new.entity, new.record_id,
+               new.kind, new.change
+          FROM counted, unnest(?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
+               AS new (id, occurred_at, actor_id, entity, record_id, kind, change, ord)
     )
     SELECT epoch, position FROM counted";
 
@@ -49,8 +53,10 @@ const APPEND_AND_KEEP: &str = "
         UPDATE histories SET position = position + ? RETURNING epoch, position
     ), appended AS (
         INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
-        SELECT counted.position - ? + new.ord, new.id, ?, ?, new.entity, new.record_id, new.kind, new.change
-          FROM counted, unnest(?, ?, ?, ?, ?) WITH ORDINALITY AS new (id, entity, record_id, kind, change, ord)
+        SELECT counted.position - ? + new.ord, new.id, new.occurred_at, new.actor_id, new.entity, new.record_id,
+               new.kind, new.change
+          FROM counted, unnest(?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
+               AS new (id, occurred_at, actor_id, entity, record_id, kind, change, ord)
     ), kept AS (
         INSERT INTO idempotency_keys
                (actor_id, key, operation, input_hash, answer, epoch, position, created_at)
@@ -113,8 +119,9 @@ impl Work {
         self.now
     }
 
-    /// Sets the moment of this work, for data that tells of the past.
-    pub fn set_now(&mut self, now: DateTime<Utc>) {
+    /// Goes on as another user at another moment, for data that tells of the past.
+    pub fn go_on_as(&mut self, actor_id: Option<Uuid>, now: DateTime<Utc>) {
+        self.actor_id = actor_id;
         self.now = now;
     }
 
@@ -125,6 +132,8 @@ impl Work {
     pub fn record<T: Kind>(&mut self, id: Id<T>, kind: &'static str, change: &impl Serialize) -> Result<()> {
         let change = serde_json::to_value(change).map_err(Error::internal)?;
         self.changes.push(Change {
+            occurred_at: self.now,
+            actor_id: self.actor_id,
             entity: T::PREFIX,
             record_id: id.uuid(),
             kind,
@@ -134,7 +143,8 @@ impl Work {
     }
 
     /// Gives the recorded changes their positions. The last statement of the transaction: it locks the tenant's counter
-    /// until the commit, and a lock held longer would make the tenant's other writers wait.
+    /// until the commit, and a lock held longer would make the tenant's other writers wait. Bulk work, which nobody waits
+    /// for yet, may append in several batches.
     ///
     /// # Errors
     /// When the database fails.
@@ -149,6 +159,8 @@ impl Work {
     pub async fn append_and_keep(&mut self, answer: Option<Answer<'_>>) -> Result<Position> {
         let changes = std::mem::take(&mut self.changes);
         let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+        let moments: Vec<DateTime<Utc>> = changes.iter().map(|change| change.occurred_at).collect();
+        let actors: Vec<Option<Uuid>> = changes.iter().map(|change| change.actor_id).collect();
         let entities: Vec<&str> = changes.iter().map(|change| change.entity).collect();
         let records: Vec<Uuid> = changes.iter().map(|change| change.record_id).collect();
         let kinds: Vec<&str> = changes.iter().map(|change| change.kind).collect();
@@ -160,9 +172,9 @@ impl Work {
         })
         .bind::<BigInt, _>(count)
         .bind::<BigInt, _>(count)
-        .bind::<Timestamptz, _>(self.now)
-        .bind::<Nullable<SqlUuid>, _>(self.actor_id)
         .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<Timestamptz>, _>(moments)
+        .bind::<Array<Nullable<SqlUuid>>, _>(actors)
         .bind::<Array<Text>, _>(entities)
         .bind::<Array<SqlUuid>, _>(records)
         .bind::<Array<Text>, _>(kinds)

@@ -7,5 +7,5 @@ mod types;
 
 pub use model::{Tenant, User};
 pub use mutations::IdentityMutation;
-pub use queries::{NewTenant, TenantById, UserById, currency, found_tenant, insert_user};
+pub use queries::{NewTenant, TenantById, UserById, currency, found_tenant, found_tenant_at, insert_user};
 pub use types::{IdentityQuery, currency_or_tenants};

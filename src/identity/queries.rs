@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rand::RngExt as _;
@@ -19,7 +20,7 @@ use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::error::{Error, Result};
-use crate::events::{Hub, Work};
+use crate::events::{self, Hub, Work};
 use crate::graphql::Batch;
 use crate::graphql::filter::combine;
 use crate::graphql::scalar::CurrencyCode;
@@ -106,10 +107,23 @@ pub struct NewTenant {
 /// # Errors
 /// As a user error on `email` when the address has an account already.
 pub async fn found_tenant(db: &Database, hub: &Arc<Hub>, new: NewTenant) -> Result<(Work, Tenant, User)> {
+    found_tenant_at(db, hub, new, events::work::now()).await
+}
+
+/// As [`found_tenant`], at a moment in the past.
+///
+/// # Errors
+/// As [`found_tenant`].
+pub async fn found_tenant_at(
+    db: &Database,
+    hub: &Arc<Hub>,
+    new: NewTenant,
+    now: DateTime<Utc>,
+) -> Result<(Work, Tenant, User)> {
     let (tenant_id, user_id) = (Id::generate(), Id::generate());
     let tx = db.begin(tenant_id.uuid()).await?;
-    let mut work = Work::on(tx, hub.clone(), Some(user_id.uuid()));
-    let now = work.now();
+    let mut work = Work::on(tx, hub.clone(), None);
+    work.go_on_as(Some(user_id.uuid()), now);
     let account = Account {
         id: user_id.uuid(),
         email: new.email.clone(),

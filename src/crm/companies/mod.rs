@@ -5,7 +5,7 @@ mod mutations;
 mod queries;
 mod types;
 
-pub use model::Company;
+pub use model::{Company, PostalAddress};
 pub use mutations::CompanyMutation;
-pub use queries::{CompanyById, matching};
+pub use queries::{CompanyById, insert_all, matching};
 pub use types::{CompanyFilter, CompanyQuery};

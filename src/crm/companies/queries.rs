@@ -101,6 +101,31 @@ pub async fn insert(tx: &Transaction, company: &Company) -> Result<()> {
     Ok(())
 }
 
+/// Adds many companies at once.
+///
+/// # Errors
+/// As user errors when one refers to what does not exist.
+pub async fn insert_all(tx: &Transaction, rows: &[Company]) -> Result<()> {
+    statement(
+        "INSERT INTO companies (id, name, domain, industry, email, phone, address, owner_id, created_at, updated_at, version)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .column::<SqlUuid, _, _>(rows, |row| row.id)
+    .column::<Text, _, _>(rows, |row| &row.name)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.domain)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.industry)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.email)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.phone)
+    .column::<Nullable<Jsonb>, _, _>(rows, |row| &row.address)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.owner_id)
+    .column::<Timestamptz, _, _>(rows, |row| row.created_at)
+    .column::<Timestamptz, _, _>(rows, |row| row.updated_at)
+    .column::<Integer, _, _>(rows, |row| row.version)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Writes a changed company; its version and time of change are already new.
 ///
 /// # Errors

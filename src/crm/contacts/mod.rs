@@ -7,5 +7,5 @@ mod types;
 
 pub use model::{Contact, LifecycleStage, RecordStatus};
 pub use mutations::ContactMutation;
-pub use queries::{ContactById, ContactsByCompany, insert, matching};
+pub use queries::{ContactById, ContactsByCompany, insert, insert_all, matching};
 pub use types::{ContactFilter, ContactQuery};

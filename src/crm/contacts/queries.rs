@@ -134,6 +134,36 @@ pub async fn insert(tx: &Transaction, contact: &Contact) -> Result<()> {
     Ok(())
 }
 
+/// Adds many contacts at once.
+///
+/// # Errors
+/// As user errors when one refers to what does not exist.
+pub async fn insert_all(tx: &Transaction, rows: &[Contact]) -> Result<()> {
+    statement(
+        "INSERT INTO contacts (id, name, email, phone, job_title, company_id, lifecycle_stage, record_status, source, rating,
+             notes, owner_id, created_at, updated_at, version)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .column::<SqlUuid, _, _>(rows, |row| row.id)
+    .column::<Text, _, _>(rows, |row| &row.name)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.email)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.phone)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.job_title)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.company_id)
+    .column::<Text, _, _>(rows, |row| row.lifecycle_stage)
+    .column::<Text, _, _>(rows, |row| row.record_status)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.source)
+    .column::<Nullable<Integer>, _, _>(rows, |row| row.rating)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.notes)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.owner_id)
+    .column::<Timestamptz, _, _>(rows, |row| row.created_at)
+    .column::<Timestamptz, _, _>(rows, |row| row.updated_at)
+    .column::<Integer, _, _>(rows, |row| row.version)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Writes a changed contact; its version and time of change are already new.
 ///
 /// # Errors

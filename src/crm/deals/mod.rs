@@ -9,8 +9,8 @@ mod types;
 pub use model::{Deal, DealStageChange, DealStatus, StageMove};
 pub use mutations::DealMutation;
 pub use queries::{
-    DealById, DealsByCompany, DealsByContact, DealsByStage, StageChangeById, StageTotals, Totals,
-    enter_first_stage, insert, matching, move_to_stage,
+    DealById, DealsByCompany, DealsByContact, DealsByStage, StageChangeById, StageTotals, Totals, insert,
+    insert_all, insert_all_stage_changes, matching, move_to_stage,
 };
 pub use subscriptions::DealSubscription;
 pub use types::{DealFilter, DealQuery};

@@ -105,6 +105,48 @@ impl Deal {
         self.lost_reason = lost_reason.filter(|_| self.status == DealStatus::Lost);
         self.closed_at = (self.status != DealStatus::Open).then_some(now);
     }
+
+    /// The entry that the way of a new deal begins with.
+    pub fn first_entry(&self, by: Option<Id<User>>) -> DealStageChange {
+        DealStageChange {
+            id: Id::generate(),
+            deal_id: self.id,
+            from_stage_id: None,
+            to_stage_id: self.stage_id,
+            entered_at: self.stage_entered_at,
+            exited_at: None,
+            changed_by_id: by,
+            lost_reason: self.lost_reason.clone(),
+        }
+    }
+
+    /// Moves the deal to another stage of its pipeline. Answers the new entry of its way, and what the history keeps of
+    /// the move, made together so that they cannot disagree.
+    pub fn move_to(
+        &mut self,
+        stage: &PipelineStage,
+        lost_reason: Option<String>,
+        now: DateTime<Utc>,
+        by: Option<Id<User>>,
+    ) -> (DealStageChange, StageMove) {
+        let from_stage_id = self.stage_id;
+        self.enter(stage, lost_reason, now);
+        self.version += 1;
+        self.updated_at = now;
+        let change = DealStageChange {
+            from_stage_id: Some(from_stage_id),
+            ..self.first_entry(by)
+        };
+        let moved = StageMove {
+            pipeline_id: self.pipeline_id,
+            from_stage_id,
+            to_stage_id: stage.id,
+            stage_change_id: change.id,
+            status: self.status,
+            version: self.version,
+        };
+        (change, moved)
+    }
 }
 
 impl Kind for Deal {

@@ -221,7 +221,7 @@ impl DealMutation {
                 deal.win_probability = input.win_probability.unwrap_or(stage.win_probability);
             }
             check.done()?;
-            let first = queries::enter_first_stage(work, &deal);
+            let first = deal.first_entry(work.actor_id().map(Id::from_uuid));
             queries::insert(work, &deal, &first).await?;
             work.record(deal.id, "CREATED", &deal)?;
             Ok(Arc::new(deal))

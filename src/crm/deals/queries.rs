@@ -9,7 +9,7 @@ use diesel::sql_types::{BigInt, Date, Integer, Nullable, Numeric, Text, Timestam
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rust_decimal::Decimal;
 
-use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, StageMove};
+use super::model::{ByEntry, Deal, DealOrderField, DealStageChange};
 use super::types::DealFilter;
 use crate::crm::companies::{self, Company};
 use crate::crm::contacts::{self, Contact};
@@ -274,18 +274,62 @@ pub async fn insert(tx: &Transaction, deal: &Deal, first: &DealStageChange) -> R
     insert_stage_change(tx, first).await
 }
 
-/// The entry that a new deal's way begins with.
-pub fn enter_first_stage(work: &Work, deal: &Deal) -> DealStageChange {
-    DealStageChange {
-        id: Id::generate(),
-        deal_id: deal.id,
-        from_stage_id: None,
-        to_stage_id: deal.stage_id,
-        entered_at: deal.stage_entered_at,
-        exited_at: None,
-        changed_by_id: work.actor_id().map(Id::from_uuid),
-        lost_reason: deal.lost_reason.clone(),
-    }
+/// Adds many deals at once; the entries of their ways follow with [`insert_all_stage_changes`].
+///
+/// # Errors
+/// As user errors when one refers to what does not exist.
+pub async fn insert_all(tx: &Transaction, rows: &[Deal]) -> Result<()> {
+    statement(
+        "INSERT INTO deals (id, pipeline_id, stage_id, name, amount, currency_code, status, win_probability, contact_id,
+             company_id, owner_id, expected_close_date, stage_entered_at, closed_at, lost_reason, next_step,
+             description, created_at, updated_at, version)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .column::<SqlUuid, _, _>(rows, |row| row.id)
+    .column::<SqlUuid, _, _>(rows, |row| row.pipeline_id)
+    .column::<SqlUuid, _, _>(rows, |row| row.stage_id)
+    .column::<Text, _, _>(rows, |row| &row.name)
+    .column::<BigInt, _, _>(rows, |row| row.amount)
+    .column::<Text, _, _>(rows, |row| row.currency_code)
+    .column::<Text, _, _>(rows, |row| row.status)
+    .column::<Integer, _, _>(rows, |row| row.win_probability)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.contact_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.company_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.owner_id)
+    .column::<Nullable<Date>, _, _>(rows, |row| row.expected_close_date)
+    .column::<Timestamptz, _, _>(rows, |row| row.stage_entered_at)
+    .column::<Nullable<Timestamptz>, _, _>(rows, |row| row.closed_at)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.lost_reason)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.next_step)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.description)
+    .column::<Timestamptz, _, _>(rows, |row| row.created_at)
+    .column::<Timestamptz, _, _>(rows, |row| row.updated_at)
+    .column::<Integer, _, _>(rows, |row| row.version)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Adds the ways of many deals at once.
+///
+/// # Errors
+/// As user errors when one refers to what does not exist.
+pub async fn insert_all_stage_changes(tx: &Transaction, rows: &[DealStageChange]) -> Result<()> {
+    statement(
+        "INSERT INTO deal_stage_changes (id, deal_id, from_stage_id, to_stage_id, entered_at, exited_at, changed_by_id, lost_reason)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .column::<SqlUuid, _, _>(rows, |row| row.id)
+    .column::<SqlUuid, _, _>(rows, |row| row.deal_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.from_stage_id)
+    .column::<SqlUuid, _, _>(rows, |row| row.to_stage_id)
+    .column::<Timestamptz, _, _>(rows, |row| row.entered_at)
+    .column::<Nullable<Timestamptz>, _, _>(rows, |row| row.exited_at)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.changed_by_id)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.lost_reason)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Moves a locked deal to another stage of its pipeline: the deal, the way behind it, and the event.
@@ -298,26 +342,11 @@ pub async fn move_to_stage(
     stage: &PipelineStage,
     lost_reason: Option<String>,
 ) -> Result<DealStageChange> {
-    let from_stage_id = deal.stage_id;
     // A clock that was set back must not make a stay end before it began.
     let now = work.now().max(deal.stage_entered_at);
-    deal.enter(stage, lost_reason, now);
-    deal.version += 1;
-    deal.updated_at = now;
-    let change = DealStageChange {
-        from_stage_id: Some(from_stage_id),
-        ..enter_first_stage(work, deal)
-    };
+    let (change, moved) = deal.move_to(stage, lost_reason, now, work.actor_id().map(Id::from_uuid));
     let exited = exit_stage(work, deal.id, now);
     futures::try_join!(update(work, deal), exited, insert_stage_change(work, &change))?;
-    let moved = StageMove {
-        pipeline_id: deal.pipeline_id,
-        from_stage_id,
-        to_stage_id: stage.id,
-        stage_change_id: change.id,
-        status: deal.status,
-        version: deal.version,
-    };
     work.record(deal.id, "STAGE_CHANGED", &moved)?;
     Ok(change)
 }

@@ -8,6 +8,6 @@ mod types;
 pub use model::{Interaction, InteractionDirection, InteractionKind};
 pub use mutations::InteractionMutation;
 pub use queries::{
-    InteractionById, InteractionsByCompany, InteractionsByContact, InteractionsByDeal, insert,
+    InteractionById, InteractionsByCompany, InteractionsByContact, InteractionsByDeal, insert, insert_all,
 };
 pub use types::{InteractionFilter, InteractionQuery};

@@ -167,6 +167,40 @@ pub async fn insert(tx: &Transaction, interaction: &Interaction) -> Result<()> {
     Ok(())
 }
 
+/// Adds many interactions at once.
+///
+/// # Errors
+/// As user errors when one refers to what does not exist.
+pub async fn insert_all(tx: &Transaction, rows: &[Interaction]) -> Result<()> {
+    statement(
+        "INSERT INTO interactions (id, kind, direction, channel, subject, content, outcome, next_action, scheduled_at,
+             occurred_at, completed_at, contact_id, company_id, deal_id, created_by_id, created_at,
+             updated_at, version)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .column::<SqlUuid, _, _>(rows, |row| row.id)
+    .column::<Text, _, _>(rows, |row| row.kind)
+    .column::<Nullable<Text>, _, _>(rows, |row| row.direction)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.channel)
+    .column::<Text, _, _>(rows, |row| &row.subject)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.content)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.outcome)
+    .column::<Nullable<Text>, _, _>(rows, |row| &row.next_action)
+    .column::<Nullable<Timestamptz>, _, _>(rows, |row| row.scheduled_at)
+    .column::<Timestamptz, _, _>(rows, |row| row.occurred_at)
+    .column::<Nullable<Timestamptz>, _, _>(rows, |row| row.completed_at)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.contact_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.company_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.deal_id)
+    .column::<Nullable<SqlUuid>, _, _>(rows, |row| row.created_by_id)
+    .column::<Timestamptz, _, _>(rows, |row| row.created_at)
+    .column::<Timestamptz, _, _>(rows, |row| row.updated_at)
+    .column::<Integer, _, _>(rows, |row| row.version)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Writes a changed interaction; its version and time of change are already new.
 ///
 /// # Errors

@@ -188,7 +188,7 @@ pub(super) async fn find_stage_for_update(
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn stages_of(tx: &Transaction, pipeline: Id<Pipeline>) -> Result<Vec<PipelineStage>> {
+pub async fn stages_of(tx: &Transaction, pipeline: Id<Pipeline>) -> Result<Vec<PipelineStage>> {
     let stages = pipeline_stages::table
         .filter(pipeline_stages::pipeline_id.eq(pipeline))
         .order(pipeline_stages::position)
