@@ -10,7 +10,7 @@ use dealstream::config::Config;
 use dealstream::db::embedded::Embedded;
 use dealstream::db::migrate;
 use dealstream::http::{Http, Settings};
-use dealstream::{api, http, telemetry};
+use dealstream::{api, demo, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,6 +37,8 @@ enum Command {
     Migrate,
     /// Print the GraphQL schema
     Schema,
+    /// Fill the database with lifelike tenants, to try things or to measure them
+    Demo(demo::Size),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +92,10 @@ fn run() -> Result<(), String> {
         }
         match command {
             Command::Migrate => Ok(()),
+            Command::Demo(size) => {
+                let app = App::new(config, &url).await?;
+                demo::run(&app, &size).await
+            }
             Command::Serve | Command::Schema => serve(config, &url, embedded.is_some()).await,
         }
     });
@@ -109,6 +115,10 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let app = App::new(config, url).await?;
     let demo = embedded && app.config.demo;
+    if demo {
+        let loaded = demo::small(&app).await;
+        loaded.map_err(|error| format!("the demo data could not be loaded: {error:?}"))?;
+    }
     print!("{}", banner(&app.config, address, embedded, demo));
     let shutdown = app.shutdown.clone();
     tokio::spawn(async move {

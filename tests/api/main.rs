@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod budget;
+mod demo;
 mod embedded;
 mod graphiql;
 mod http;
