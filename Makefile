@@ -24,7 +24,7 @@ test: setup-tests
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --no-deps --document-private-items
 
 schema:
 	cargo build --locked
