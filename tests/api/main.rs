@@ -9,6 +9,7 @@ mod graphiql;
 mod http;
 mod limits;
 mod outage;
+mod process;
 mod settings;
 mod support;
 mod websocket;
