@@ -19,6 +19,7 @@ use crate::crm::pipelines::{
 };
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
+use crate::founding::FoundingMutation;
 use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
 use crate::identity::{IdentityMutation, IdentityQuery, Tenant, TenantById, User, UserById};
@@ -41,6 +42,7 @@ pub struct Query(
 /// What can be changed.
 #[derive(MergedObject, Default)]
 pub struct Mutation(
+    FoundingMutation,
     IdentityMutation,
     CompanyMutation,
     ContactMutation,
@@ -73,19 +75,20 @@ pub enum Node {
 }
 
 /// Finds the record that an id names, if the viewer may see its kind.
-async fn find_node(ctx: &Context<'_>, id: &str) -> Result<Option<Node>> {
-    let Some((prefix, uuid)) = read_id(id) else {
-        return Err(Error::BadInput("This is not an id of a record.".to_owned()));
-    };
-    async fn find<B>(ctx: &Context<'_>, permission: Permission, uuid: uuid::Uuid) -> Result<Option<Node>>
+async fn find_node(ctx: &Context<'_>, id: &str) -> Option<Result<Node>> {
+    async fn find<B>(ctx: &Context<'_>, permission: Permission, uuid: uuid::Uuid) -> Option<Result<Node>>
     where
         B: Batch,
         B::Key: From<uuid::Uuid>,
         B::Value: Into<Node>,
     {
-        ctx.viewer()?.require(permission)?;
-        Ok(ctx.load::<B>(uuid.into()).await?.map(Into::into))
+        let found = ctx.find::<B>(permission, uuid.into()).await?;
+        Some(found.map(Into::into))
     }
+    if let Err(error) = ctx.viewer() {
+        return Some(Err(error));
+    }
+    let (prefix, uuid) = read_id(id).unwrap_or_default();
     match prefix {
         Tenant::PREFIX => find::<TenantById>(ctx, Permission::TenantRead, uuid).await,
         User::PREFIX => find::<UserById>(ctx, Permission::UsersRead, uuid).await,
@@ -96,7 +99,7 @@ async fn find_node(ctx: &Context<'_>, id: &str) -> Result<Option<Node>> {
         Deal::PREFIX => find::<DealById>(ctx, Permission::DealsRead, uuid).await,
         DealStageChange::PREFIX => find::<StageChangeById>(ctx, Permission::DealsRead, uuid).await,
         Interaction::PREFIX => find::<InteractionById>(ctx, Permission::InteractionsRead, uuid).await,
-        _ => Err(Error::BadInput("This is not an id of a record.".to_owned())),
+        _ => Some(Err(Error::BadInput("This is not an id of a record.".to_owned()))),
     }
 }
 
@@ -110,20 +113,27 @@ const MAX_NODES: usize = 100;
 #[Object]
 impl NodeQuery {
     /// A record of any kind by its id; null when there is none.
-    async fn node(&self, ctx: &Context<'_>, id: async_graphql::ID) -> Result<Option<Node>> {
-        ctx.viewer()?;
+    async fn node(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the record.")] id: async_graphql::ID,
+    ) -> Option<Result<Node>> {
         find_node(ctx, &id).await
     }
 
     /// Records of any kind by their ids, 100 at most, in the order of the ids; null where there is none.
-    async fn nodes(&self, ctx: &Context<'_>, ids: Vec<async_graphql::ID>) -> Result<Vec<Option<Node>>> {
+    async fn nodes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The ids of the records.")] ids: Vec<async_graphql::ID>,
+    ) -> Result<Vec<Option<Result<Node>>>> {
         ctx.viewer()?;
         if ids.len() > MAX_NODES {
             return Err(Error::BadInput(format!(
                 "At most {MAX_NODES} ids can be looked up at once."
             )));
         }
-        futures::future::try_join_all(ids.iter().map(|id| find_node(ctx, id))).await
+        Ok(futures::future::join_all(ids.iter().map(|id| find_node(ctx, id))).await)
     }
 }
 

@@ -149,6 +149,10 @@ fn says_unavailable(message: &str) -> bool {
         "terminating connection",
         "connection closed",
         "in recovery mode",
+        // Whoever waited too long, or waited for each other, may try again.
+        "lock timeout",
+        "statement timeout",
+        "deadlock detected",
     ]
     .iter()
     .any(|sign| message.contains(sign))
@@ -161,11 +165,12 @@ fn constraint_problem(
     constraint: &str,
 ) -> Option<Problem> {
     use diesel::result::DatabaseErrorKind as Kind;
-    let (column, _suffix) = constraint
-        .strip_prefix(table)?
-        .strip_prefix('_')?
-        .rsplit_once('_')?;
-    let field = camel_case(column);
+    let rest = constraint.strip_prefix(table)?.strip_prefix('_')?;
+    let field = match rest {
+        // Nobody types the key of a record; what collides is the key of a kept answer, when the same request comes twice.
+        "pkey" => String::new(),
+        _ => camel_case(rest.rsplit_once('_')?.0),
+    };
     let (code, message) = match kind {
         Kind::UniqueViolation => (
             ProblemCode::Duplicate,

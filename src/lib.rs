@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`crm`] | the records: companies, contacts, pipelines, deals, interactions. Begin with [`crm::deals`] |
 //! | [`identity`] | tenants, the users in them, signing in: a feature of the same anatomy |
+//! | [`founding`] | founding a tenant, which concerns both of them |
 //! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
 //! | [`events`] | the history: every change in order, and following it |
 //! | [`auth`] | passwords, tokens, and the whole policy of roles on one screen |
@@ -15,7 +16,7 @@
 //! | [`http`] | GraphQL over HTTP and WebSocket, GraphiQL, health |
 //! | [`config`], [`error`], [`telemetry`] | settings, what can go wrong, logs |
 //!
-//! Arrows point down only: `main → http, demo → app → api → crm, identity → graphql → events, auth → db → config → error`.
+//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth → db → config → error`.
 //! Inside a feature: `model ← queries ← types ← mutations, subscriptions`; only `queries` holds SQL.
 
 pub mod api;
@@ -27,6 +28,7 @@ pub mod db;
 pub mod demo;
 pub mod error;
 pub mod events;
+pub mod founding;
 pub mod graphql;
 pub mod http;
 pub mod identity;

@@ -133,7 +133,8 @@ CREATE TABLE idempotency_keys (
     epoch bigint NOT NULL,
     position bigint NOT NULL,
     created_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant_id, actor_id, key)
+    -- By its name a race for the same key is known from other faults.
+    CONSTRAINT idempotency_keys_key_key PRIMARY KEY (tenant_id, actor_id, key)
 );
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (tenant_id, created_at);
 SELECT protect('idempotency_keys');

@@ -20,14 +20,19 @@ use uuid::Uuid;
 
 use super::id::Id;
 use super::statement::{Fragment, Value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A condition on the rows of one table.
 #[derive(Default)]
 pub struct Predicate {
     sql: String,
     values: Vec<Fragment<'static>>,
+    /// How many conditions it is made of.
+    conditions: usize,
 }
+
+/// Conditions of one list at most.
+const MAX_CONDITIONS: usize = 200;
 
 impl Predicate {
     /// SQL with a `?` for each value. Only for texts of our own.
@@ -35,6 +40,7 @@ impl Predicate {
         Self {
             sql: sql.into(),
             values: Vec::new(),
+            conditions: 1,
         }
     }
 
@@ -89,6 +95,7 @@ impl Predicate {
         Self {
             sql: format!("{} IN (SELECT id FROM {table} WHERE {})", C::NAME, inner.sql),
             values: inner.values,
+            conditions: inner.conditions + 1,
         }
     }
 
@@ -118,12 +125,33 @@ impl Predicate {
         Self {
             sql: format!("(({}) IS NOT TRUE)", self.sql),
             values: self.values,
+            conditions: self.conditions + 1,
         }
+    }
+
+    /// The length of its text, as a measure of what it costs to plan.
+    pub fn size(&self) -> usize {
+        self.sql.len()
     }
 
     /// Whether this matches everything.
     pub fn is_empty(&self) -> bool {
         self.sql.is_empty()
+    }
+
+    /// Refuses what no person would ask for, and what would take PostgreSQL long to plan.
+    fn bounded(self) -> Result<Self> {
+        if self.conditions > MAX_CONDITIONS {
+            let message = format!("A filter has {MAX_CONDITIONS} conditions at most.");
+            return Err(Error::BadInput(message));
+        }
+        Ok(self)
+    }
+
+    /// Whether a statement with it is worth keeping prepared. Each combination of conditions is a text of its own: kept
+    /// without bound, they would fill the memory of the server and of PostgreSQL.
+    fn is_common(&self) -> bool {
+        self.conditions <= 1
     }
 
     fn join(parts: impl IntoIterator<Item = Predicate>, word: &str) -> Self {
@@ -136,6 +164,7 @@ impl Predicate {
             }
             whole.sql.push_str(&part.sql);
             whole.values.extend(part.values);
+            whole.conditions += part.conditions;
         }
         if several {
             whole.sql = format!("({})", whole.sql);
@@ -160,12 +189,43 @@ pub trait Listed: Sized + Send + Sync + 'static {
     /// What lists of it can be sorted by. Each is a NOT NULL column.
     type Order: Copy + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static;
 
-    /// The column of a sort order.
-    fn order_column(order: Self::Order) -> &'static str;
+    /// The column of a sort order, with what it holds.
+    fn order_column(order: Self::Order) -> SortColumn;
     /// This row's place in a sort order.
     fn order_value(&self, order: Self::Order) -> SortValue;
     /// Breaks ties, so that every list has one order.
     fn row_id(&self) -> Uuid;
+}
+
+/// A column that rows are sorted by, by what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortColumn {
+    Time(&'static str),
+    Text(&'static str),
+    Int(&'static str),
+}
+
+impl SortColumn {
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time(name) | Self::Text(name) | Self::Int(name) => name,
+        }
+    }
+
+    /// Whether a value that a client handed back can be compared with the column: it is of its type, and PostgreSQL can
+    /// hold it.
+    pub fn holds(self, value: &SortValue) -> bool {
+        match (self, value) {
+            (Self::Time(_), SortValue::Time(micros)) => {
+                let time = chrono::DateTime::from_timestamp_micros(*micros);
+                time.is_some_and(|time| (0..=9999).contains(&chrono::Datelike::year(&time)))
+            }
+            (Self::Text(_), SortValue::Text(text)) => !text.contains('\0'),
+            (Self::Int(_), SortValue::Int(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// A value that rows are sorted by.
@@ -223,7 +283,7 @@ impl<T> Rows<T> {
 
 impl<O: Copy> PageRequest<O> {
     fn keyset<R: Listed<Order = O>>(&self) -> Predicate {
-        let column = R::order_column(self.order);
+        let column = R::order_column(self.order).name();
         let sign = if self.descending == self.backward {
             '>'
         } else {
@@ -245,7 +305,7 @@ impl<O: Copy> PageRequest<O> {
     }
 
     fn order_by<R: Listed<Order = O>>(&self) -> String {
-        let column = R::order_column(self.order);
+        let column = R::order_column(self.order).name();
         let direction = if self.descending == self.backward {
             "ASC"
         } else {
@@ -260,10 +320,14 @@ pub struct Select<S> {
     head: String,
     selection: S,
     tail: Predicate,
+    cached: bool,
 }
 
 impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Select<S> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !self.cached {
+            out.unsafe_to_cache_prepared();
+        }
         let mut values = self.tail.values.iter();
         super::statement::push(&self.head, &mut values, &mut out)?;
         self.selection.walk_ast(out.reborrow())?;
@@ -273,7 +337,7 @@ impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Select<S> {
 
 impl<S> QueryId for Select<S> {
     type QueryId = ();
-    // Cached by its text, of which there are as many as there are combinations of filters in use.
+    // Cached by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -301,6 +365,8 @@ impl<ST: diesel::sql_types::SqlType + diesel::expression::TypedExpressionType> d
 /// # Errors
 /// When the database fails.
 pub async fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) -> Result<i64> {
+    let predicate = predicate.bounded()?;
+    let cached = predicate.is_common();
     let wanted = if predicate.is_empty() {
         "true"
     } else {
@@ -310,11 +376,13 @@ pub async fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) ->
     let tail = Predicate {
         sql,
         values: predicate.values,
+        conditions: 0,
     };
     let select = Select {
         head: "SELECT ".to_owned(),
         selection: diesel::dsl::count_star(),
         tail,
+        cached,
     };
     Ok(select.get_result(&mut &*conn).await?)
 }
@@ -369,6 +437,11 @@ where
         predicate: Predicate,
         page: &'a PageRequest<R::Order>,
     ) -> BoxFuture<'a, Result<Rows<Arc<R>>>> {
+        let predicate = match predicate.bounded() {
+            Ok(predicate) => predicate,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let cached = predicate.is_common();
         let matching = Predicate::all([predicate, page.keyset::<R>()]);
         let wanted = if matching.is_empty() {
             "true"
@@ -379,12 +452,14 @@ where
         let tail = Predicate {
             sql,
             values: matching.values,
+            conditions: 0,
         }
         .bind::<BigInt, _>(page.limit + 1);
         let select = Select {
             head: "SELECT ".to_owned(),
             selection: R::construct_selection(),
             tail,
+            cached,
         };
         Box::pin(async move {
             let rows: Vec<R> = load(select, conn).await?;
@@ -419,11 +494,17 @@ where
                 let ids: Vec<Uuid> = parents.iter().map(|parent| parent.uuid()).collect();
                 let mut values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
                 values.extend(keyset.values);
-                let tail = Predicate { sql, values }.bind::<BigInt, _>(page.limit + 1);
+                let tail = Predicate {
+                    sql,
+                    values,
+                    conditions: 0,
+                }
+                .bind::<BigInt, _>(page.limit + 1);
                 let select = Select {
                     head,
                     selection: R::construct_selection(),
                     tail,
+                    cached: true,
                 };
                 let rows: Vec<R> = load(select, conn).await?;
                 let mut found: HashMap<Id<P>, Vec<Arc<R>>> =
@@ -457,12 +538,14 @@ pub async fn count_children<R: Listed, P>(
     let tail = Predicate {
         sql,
         values: vec![Value::boxed::<Array<SqlUuid>>(ids)],
+        conditions: 0,
     };
     let selection = Columns::<(SqlUuid, BigInt)>(PhantomData);
     let select = Select {
         head: format!("SELECT {column}, count(*)"),
         selection,
         tail,
+        cached: true,
     };
     let counts: HashMap<Uuid, i64> = select
         .load::<(Uuid, i64)>(&mut &*conn)

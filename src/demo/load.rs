@@ -14,6 +14,7 @@ use crate::db::directory::{self, Account};
 use crate::db::id::Id;
 use crate::error::{Error, Result};
 use crate::events::Work;
+use crate::founding;
 use crate::graphql::scalar::CurrencyCode;
 use crate::identity::{self, NewTenant, User};
 
@@ -71,7 +72,7 @@ pub async fn load(
         email: founder.email,
         password_hash: password_hash.to_owned(),
     };
-    let (mut work, _, admin) = identity::found_tenant_at(&app.db, &app.hub, new, founded_at).await?;
+    let (mut work, _, admin) = founding::found_tenant_at(&app.db, &app.hub, new, founded_at).await?;
     let mut users = vec![admin];
     for person in people {
         users.push(join(&mut work, person, password_hash).await?);

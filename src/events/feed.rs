@@ -55,7 +55,15 @@ pub struct Hub {
 struct Feed {
     wake: Arc<Notify>,
     head: watch::Sender<Option<Standing>>,
-    ring: RwLock<VecDeque<Arc<Event>>>,
+    ring: RwLock<Ring>,
+}
+
+/// The newest events of a history, one after the other without a gap.
+#[derive(Default)]
+struct Ring {
+    /// The history that the events are of: positions mean nothing in another.
+    epoch: i64,
+    events: VecDeque<Arc<Event>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,11 +148,13 @@ async fn read_on(db: Database, tenant: Uuid, feed: Weak<Feed>, wake: Arc<Notify>
                     .map_or(known.map_or(standing.position, |k| k.position), |e| e.position);
                 let replaced = known.is_some_and(|known| known.epoch != standing.epoch);
                 let head = if replaced {
+                    // What was read continues another history. Who follows that one is told, and the ring begins anew.
+                    feed.extend(standing.epoch, Vec::new());
                     standing
                 } else {
+                    feed.extend(standing.epoch, events);
                     Standing { position, ..standing }
                 };
-                feed.extend(events, replaced);
                 if known != Some(head) {
                     feed.head.send_replace(Some(head));
                 }
@@ -174,22 +184,28 @@ async fn read_news(db: &Database, tenant: Uuid, known: Option<Standing>) -> Resu
 }
 
 impl Feed {
-    fn extend(&self, events: Vec<Event>, replaced: bool) {
+    fn extend(&self, epoch: i64, events: Vec<Event>) {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        if replaced {
-            ring.clear();
+        if ring.epoch != epoch {
+            *ring = Ring {
+                epoch,
+                ..Ring::default()
+            };
         }
-        ring.extend(events.into_iter().map(Arc::new));
-        let surplus = ring.len().saturating_sub(RING);
-        ring.drain(..surplus);
+        ring.events.extend(events.into_iter().map(Arc::new));
+        let surplus = ring.events.len().saturating_sub(RING);
+        ring.events.drain(..surplus);
     }
 
     /// The event that follows a position, when it is still in memory.
-    fn after(&self, position: i64) -> Option<Arc<Event>> {
+    fn after(&self, epoch: i64, position: i64) -> Option<Arc<Event>> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        if ring.epoch != epoch {
+            return None;
+        }
         // The history is dense: the place in the ring is known without a search.
-        let index = usize::try_from(position + 1 - ring.front()?.position).ok()?;
-        ring.get(index).cloned()
+        let index = usize::try_from(position + 1 - ring.events.front()?.position).ok()?;
+        ring.events.get(index).cloned()
     }
 }
 
@@ -238,7 +254,11 @@ impl Follower {
                 position: at.position,
             })));
         }
-        if let Some(event) = at.ahead.pop_front().or_else(|| self.feed.after(at.position)) {
+        if let Some(event) = at
+            .ahead
+            .pop_front()
+            .or_else(|| self.feed.after(at.epoch, at.position))
+        {
             at.position = event.position;
             return Ok(Some(Signal::Event {
                 epoch: at.epoch,
@@ -258,7 +278,7 @@ impl Follower {
         if head.epoch != epoch {
             return Ok(Some(Signal::MustRefetch(Reason::HistoryReplaced)));
         }
-        if self.feed.after(position).is_none() {
+        if self.feed.after(epoch, position).is_none() {
             return self.read_ahead().await;
         }
         Ok(None)

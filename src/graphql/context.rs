@@ -6,7 +6,7 @@ use async_graphql::Context;
 use diesel_async::AsyncPgConnection;
 
 use super::loader::{Batch, Loaders};
-use crate::auth::Viewer;
+use crate::auth::{Permission, Viewer};
 use crate::db::Database;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
@@ -141,6 +141,21 @@ pub trait ContextExt {
 
     /// Loads one of many: what is asked for in the same level of a document is read by one statement.
     fn load<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
+
+    /// Loads what a record refers to, if anything. Resolvers of nullable fields answer `Option<Result<…>>` like this:
+    /// then an error makes this one field null, and not, as with `Result<Option<…>>`, everything around it.
+    fn relation<B: Batch>(
+        &self,
+        key: impl Into<Option<B::Key>> + Send,
+    ) -> impl Future<Output = Option<Result<B::Value>>> + Send;
+
+    /// Loads a record for a root field, if the viewer has the permission. As [`ContextExt::relation`], an error makes
+    /// this one field null; a guard would make all of `data` null.
+    fn find<B: Batch>(
+        &self,
+        permission: Permission,
+        key: B::Key,
+    ) -> impl Future<Output = Option<Result<B::Value>>> + Send;
 }
 
 impl ContextExt for Context<'_> {
@@ -151,5 +166,16 @@ impl ContextExt for Context<'_> {
     async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Value>> {
         let reading = self.reading()?;
         reading.loaders.get::<B>().load(key).await
+    }
+
+    async fn relation<B: Batch>(&self, key: impl Into<Option<B::Key>> + Send) -> Option<Result<B::Value>> {
+        self.load::<B>(key.into()?).await.transpose()
+    }
+
+    async fn find<B: Batch>(&self, permission: Permission, key: B::Key) -> Option<Result<B::Value>> {
+        match self.viewer().and_then(|viewer| viewer.require(permission)) {
+            Ok(()) => self.relation::<B>(key).await,
+            Err(error) => Some(Err(error)),
+        }
     }
 }

@@ -25,6 +25,22 @@ fn bounded<T>(list: Vec<T>) -> Result<Vec<T>> {
     Ok(list)
 }
 
+/// Characters of a text to look for at most.
+const MAX_TEXT: usize = 1_000;
+
+/// A text to look for: none is so long, and none in PostgreSQL has a NUL.
+///
+/// # Errors
+/// [`Error::BadInput`] for a text that cannot be looked for.
+pub fn sought(text: String) -> Result<String> {
+    if text.len() > MAX_TEXT * 4 || text.chars().count() > MAX_TEXT || text.contains('\0') {
+        return Err(Error::BadInput(format!(
+            "A text to look for has {MAX_TEXT} characters at most, and no NUL among them."
+        )));
+    }
+    Ok(text)
+}
+
 /// Conditions on a text. Upper and lower case differ in `eq` and `in`, and are alike in `contains` and `startsWith`.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct StringFilter {
@@ -51,15 +67,21 @@ impl StringFilter {
         let compare = |operator: &str, text: String| {
             Predicate::sql(format!("{name} {operator} ?")).bind::<Text, _>(text)
         };
-        let among = self.among.map(bounded).transpose()?;
+        let checked = |text: Option<String>| text.map(sought).transpose();
+        let (eq, contains, starts_with) = (
+            checked(self.eq)?,
+            checked(self.contains)?,
+            checked(self.starts_with)?,
+        );
+        let among: Option<Vec<_>> = (self.among)
+            .map(|texts| bounded(texts)?.into_iter().map(sought).collect())
+            .transpose()?;
         Ok(Predicate::all(
             [
-                self.eq.map(|text| compare("=", text)),
+                eq.map(|text| compare("=", text)),
                 among.map(|texts| Predicate::sql(format!("{name} = any(?)")).bind::<Array<Text>, _>(texts)),
-                self.contains
-                    .map(|text| compare("ILIKE", contains_pattern(&text))),
-                self.starts_with
-                    .map(|text| compare("ILIKE", format!("{}%", escape_pattern(&text)))),
+                contains.map(|text| compare("ILIKE", contains_pattern(&text))),
+                starts_with.map(|text| compare("ILIKE", format!("{}%", escape_pattern(&text)))),
                 self.is_null.map(|null| Predicate::is_null(column, null)),
             ]
             .into_iter()

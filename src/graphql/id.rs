@@ -23,12 +23,14 @@ impl<T: Kind> InputType for Id<T> {
     }
 
     fn parse(value: Option<Value>) -> InputValueResult<Self> {
-        match value {
-            Some(Value::String(text)) => text.parse().map_err(|wrong: crate::db::id::WrongId| {
-                InputValueError::custom(wrong).with_extension("code", "BAD_USER_INPUT")
-            }),
-            other => Err(InputValueError::expected_type(other.unwrap_or_default())),
-        }
+        // What is no text is no id either, and is told so in the same words.
+        let text = match &value {
+            Some(Value::String(text)) => text,
+            _ => "",
+        };
+        text.parse().map_err(|wrong: crate::db::id::WrongId| {
+            InputValueError::custom(wrong).with_extension("code", "BAD_USER_INPUT")
+        })
     }
 
     fn to_value(&self) -> Value {

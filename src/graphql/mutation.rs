@@ -57,6 +57,14 @@ impl Outcome {
         }
     }
 
+    /// The same outcome, at a position.
+    pub fn with_position(self, position: Option<Position>) -> Self {
+        Self {
+            position: position.map(|position| position.to_string()),
+            ..self
+        }
+    }
+
     fn at(position: Position) -> Self {
         Self {
             position: Some(position.to_string()),
@@ -118,7 +126,18 @@ where
     if let Some(kept) = known? {
         return Ok(kept);
     }
-    let done = done?;
+    let done = match done {
+        Ok(done) => done,
+        // The same request may have been done since we asked, and ours is refused for that very reason: the version is
+        // stale, the name is taken, the record is gone.
+        Err(Error::Invalid(problems)) => {
+            drop(unit);
+            let unit = session.work().await?;
+            let kept = once.recall(unit.shared_conn()).await?;
+            return kept.ok_or(Error::Invalid(problems));
+        }
+        Err(error) => return Err(error),
+    };
     match unit.append_and_keep(Some(once.answer(&done)?)).await {
         Ok(position) => {
             unit.commit(position).await?;
@@ -145,12 +164,20 @@ async fn recall_later<T: DeserializeOwned>(session: &Session, once: &Once) -> Re
 impl Once {
     fn new(ctx: &Context<'_>, operation: &'static str, key: Option<String>) -> Result<Option<Self>> {
         let session = ctx.session();
-        let Some(key) = key.or_else(|| session.idempotency_key().map(str::to_owned)) else {
+        // A key of the request is shared by all its mutations: each is known by the name of its answer too.
+        let field = ctx.field();
+        let of_request = session
+            .idempotency_key()
+            .map(|key| (key.to_owned(), field.alias().unwrap_or(field.name())));
+        let Some((mut key, part)) = key.map(|key| (key, "")).or(of_request) else {
             return Ok(None);
         };
         if key.is_empty() || key.chars().count() > MAX_KEY || key.chars().any(char::is_control) {
             let message = format!("An idempotency key has between 1 and {MAX_KEY} characters.");
             return Err(Error::invalid("idempotencyKey", ProblemCode::Invalid, message));
+        }
+        if !part.is_empty() {
+            key = format!("{key}\n{part}");
         }
         let arguments = ctx
             .field()

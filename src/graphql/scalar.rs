@@ -1,18 +1,26 @@
 //! Values of the schema that GraphQL does not have: decimals, money, currencies, moments and days.
 
 use async_graphql::{
-    InputObject, InputValueError, InputValueResult, Scalar, ScalarType, SimpleObject, Value,
+    InputObject, InputType, InputValueError, InputValueResult, Scalar, ScalarType, SimpleObject, Value,
 };
 use chrono::{NaiveDate, SecondsFormat, Utc};
 use rust_decimal::Decimal as Number;
 
 use crate::error::{Problem, ProblemCode};
 
+/// The refusal of a value that is not what its type takes.
+pub(super) fn not_a<T: InputType>(needed: &str) -> InputValueError<T> {
+    InputValueError::custom(format!("{needed} is needed.")).with_extension("code", "BAD_USER_INPUT")
+}
+
+const DECIMAL: &str = "A decimal number such as \"1234.50\"";
+
 /// A decimal number, written as a string so that no client rounds it: `"1234.50"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(transparent)]
 pub struct Decimal(pub Number);
 
+/// A decimal number, written as a string so that no client rounds it: `"1234.50"`.
 #[Scalar(specified_by_url = "https://speleotrove.com/decimal/decarith.html")]
 impl ScalarType for Decimal {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -20,15 +28,16 @@ impl ScalarType for Decimal {
             Value::String(text) => text.clone(),
             // Clients that write a whole number mean it; a float has lost its digits before it came here.
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(InputValueError::expected_type(value)),
+            _ => return Err(not_a(DECIMAL)),
         };
-        // At most 28 digits: more than any amount of money, few enough to be exact.
+        // Stricter than the parser, which takes `1_000` and `.5`. At most 28 digits: more than any amount of money, few
+        // enough to be exact.
+        let (whole, part) = text.split_once('.').unwrap_or((&text, "0"));
+        let digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let sane = text.len() <= 40 && digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(part);
         match Number::from_str_exact(&text) {
-            Ok(number) if text.len() <= 40 => Ok(Self(number)),
-            _ => Err(
-                InputValueError::custom("A decimal number such as \"1234.50\" is needed.")
-                    .with_extension("code", "BAD_USER_INPUT"),
-            ),
+            Ok(number) if sane => Ok(Self(number)),
+            _ => Err(not_a(DECIMAL)),
         }
     }
 
@@ -91,18 +100,16 @@ impl CurrencyCode {
     }
 }
 
+/// A currency by its code in ISO 4217, for example `USD`.
 #[Scalar(specified_by_url = "https://www.iso.org/iso-4217-currency-codes.html")]
 impl ScalarType for CurrencyCode {
     fn parse(value: Value) -> InputValueResult<Self> {
         let code = match &value {
             Value::String(code) => code.as_str(),
             Value::Enum(code) => code.as_str(),
-            _ => return Err(InputValueError::expected_type(value)),
+            _ => "",
         };
-        Self::find(code).ok_or_else(|| {
-            InputValueError::custom("A currency code of ISO 4217 such as USD is needed.")
-                .with_extension("code", "BAD_USER_INPUT")
-        })
+        Self::find(code).ok_or_else(|| not_a("A currency code of ISO 4217 such as USD"))
     }
 
     fn to_value(&self) -> Value {
@@ -219,25 +226,25 @@ fn minor_units(amount: Number, digits: u32) -> Option<i64> {
         .ok()
 }
 
-/// A moment in UTC, for example `2026-11-21T09:30:00.000Z`. In input, any offset from UTC is understood.
+/// A moment in UTC, for example `2026-11-21T09:30:00.000000Z`. In input, any offset from UTC is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DateTime(pub chrono::DateTime<Utc>);
 
+/// A moment in UTC, for example `2026-11-21T09:30:00.000000Z`. In input, any offset from UTC is understood.
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let Value::String(text) = &value else {
-            return Err(InputValueError::expected_type(value));
+        let moment = match &value {
+            Value::String(text) => chrono::DateTime::parse_from_rfc3339(text).ok(),
+            _ => None,
         };
-        let moment = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| {
-            InputValueError::custom("A moment such as \"2026-11-21T09:30:00Z\" is needed.")
-                .with_extension("code", "BAD_USER_INPUT")
-        })?;
+        let moment = moment.ok_or_else(|| not_a("A moment such as \"2026-11-21T09:30:00Z\""))?;
         Ok(Self(moment.to_utc()))
     }
 
     fn to_value(&self) -> Value {
-        Value::String(self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+        // All digits that the database has: a filter with a moment that was read must find its record.
+        Value::String(self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 }
 
@@ -251,17 +258,18 @@ impl From<chrono::DateTime<Utc>> for DateTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Date(pub NaiveDate);
 
+/// A day of the calendar, for example `2026-11-21`.
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339#section-5.6")]
 impl ScalarType for Date {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let Value::String(text) = &value else {
-            return Err(InputValueError::expected_type(value));
+        let day = match &value {
+            // The parser takes days, months and years of other lengths too.
+            Value::String(text) if text.len() == 10 && !text.starts_with(['+', '-']) => {
+                NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
+            }
+            _ => None,
         };
-        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| {
-            InputValueError::custom("A day such as \"2026-11-21\" is needed.")
-                .with_extension("code", "BAD_USER_INPUT")
-        })?;
-        Ok(Self(day))
+        day.map(Self).ok_or_else(|| not_a("A day such as \"2026-11-21\""))
     }
 
     fn to_value(&self) -> Value {

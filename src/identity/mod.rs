@@ -6,6 +6,6 @@ mod queries;
 mod types;
 
 pub use model::{Tenant, User};
-pub use mutations::IdentityMutation;
-pub use queries::{NewTenant, TenantById, UserById, currency, found_tenant, found_tenant_at, insert_user};
+pub use mutations::{IdentityMutation, SignInPayload};
+pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user};
 pub use types::{IdentityQuery, currency_or_tenants};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::auth::Role;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::scalar::CurrencyCode;
 
 /// An organisation that has signed up. Nothing of it is seen by another.
@@ -59,10 +59,10 @@ impl Listed for User {
     const TABLE: &'static str = "users";
     type Order = UserOrderField;
 
-    fn order_column(order: UserOrderField) -> &'static str {
+    fn order_column(order: UserOrderField) -> SortColumn {
         match order {
-            UserOrderField::CreatedAt => "created_at",
-            UserOrderField::Name => "name",
+            UserOrderField::CreatedAt => SortColumn::Time("created_at"),
+            UserOrderField::Name => SortColumn::Text("name"),
         }
     }
 

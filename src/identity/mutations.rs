@@ -1,40 +1,22 @@
-//! Signing up and in, and the tenant's settings.
+//! Signing in, and the tenant's settings.
 
 use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::Utc;
 
-use super::queries::{self, NewTenant};
+use super::queries;
 use super::types::Viewer;
 use super::{Tenant, User};
 use crate::auth::token::Tokens;
 use crate::auth::{Permission, password};
 use crate::db::directory;
 use crate::db::id::Id;
-use crate::error::{Error, ProblemCode, Result};
+use crate::error::{Error, Result};
+use crate::events::Position;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
 use crate::graphql::{Can, ContextExt, Outcome, mutate};
-
-/// Characters of a new password at least.
-const MIN_PASSWORD: usize = 10;
-
-/// A tenant to be founded, with its first user.
-#[derive(Debug, InputObject)]
-pub struct SignUpInput {
-    /// The name of the organisation.
-    tenant_name: String,
-    /// Your name.
-    name: String,
-    /// The address that you will sign in with.
-    email: String,
-    /// Your password: 10 characters at least, 1,024 bytes at most.
-    #[graphql(secret)]
-    password: String,
-    /// The currency of sums, and of amounts for which none is given; US dollars when left out.
-    currency_code: Option<CurrencyCode>,
-}
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -89,14 +71,13 @@ pub struct IdentityMutation;
 
 #[Object]
 impl IdentityMutation {
-    /// Founds a tenant: you become its first user and admin, and it gets a pipeline with the usual stages.
-    async fn sign_up(&self, ctx: &Context<'_>, input: SignUpInput) -> Result<SignInPayload> {
-        payload(ctx, sign_up(ctx, input).await)
-    }
-
     /// Signs in. The answer to an unknown address and to a wrong password is the same.
-    async fn sign_in(&self, ctx: &Context<'_>, input: SignInInput) -> Result<SignInPayload> {
-        payload(ctx, sign_in(ctx, input).await)
+    async fn sign_in(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who signs in.")] input: SignInInput,
+    ) -> Result<SignInPayload> {
+        SignInPayload::of(ctx, sign_in(ctx, input).await)
     }
 
     /// Changes the tenant's settings.
@@ -104,7 +85,7 @@ impl IdentityMutation {
     async fn update_tenant(
         &self,
         ctx: &Context<'_>,
-        input: UpdateTenantInput,
+        #[graphql(desc = "What to change.")] input: UpdateTenantInput,
     ) -> Result<UpdateTenantPayload> {
         let key = input.idempotency_key.clone();
         let (tenant, outcome) = mutate(ctx, "updateTenant", key, async |work| {
@@ -131,61 +112,33 @@ impl IdentityMutation {
     }
 }
 
-/// Issues the token for who has proved to be a user of a tenant.
-fn payload(ctx: &Context<'_>, proved: Result<(Tenant, User)>) -> Result<SignInPayload> {
-    let (proved, outcome) = Outcome::of(proved)?;
-    let Some((tenant, user)) = proved else {
-        return Ok(SignInPayload {
-            access_token: None,
-            expires_at: None,
-            viewer: None,
-            outcome,
-        });
-    };
-    let tokens = ctx.data_unchecked::<Arc<Tokens>>();
-    let (token, viewer) = tokens.issue(tenant.id.uuid(), user.id.uuid(), user.role, Utc::now())?;
-    Ok(SignInPayload {
-        access_token: Some(token),
-        expires_at: Some(viewer.expires_at.into()),
-        viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
-        outcome,
-    })
+impl SignInPayload {
+    /// The answer to who has proved, or failed to prove, to be a user of a tenant; the token is issued here.
+    ///
+    /// # Errors
+    /// Passes on what is not a person's to mend.
+    pub fn of(ctx: &Context<'_>, proved: Result<(Tenant, User, Option<Position>)>) -> Result<Self> {
+        let (proved, outcome) = Outcome::of(proved)?;
+        let Some((tenant, user, position)) = proved else {
+            return Ok(Self {
+                access_token: None,
+                expires_at: None,
+                viewer: None,
+                outcome,
+            });
+        };
+        let tokens = ctx.data_unchecked::<Arc<Tokens>>();
+        let (token, viewer) = tokens.issue(tenant.id.uuid(), user.id.uuid(), user.role, Utc::now())?;
+        Ok(Self {
+            access_token: Some(token),
+            expires_at: Some(viewer.expires_at.into()),
+            viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
+            outcome: outcome.with_position(position),
+        })
+    }
 }
 
-async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<(Tenant, User)> {
-    let mut check = Check::default();
-    let tenant_name = check.line("tenantName", &input.tenant_name);
-    let user_name = check.line("name", &input.name);
-    let email = check.optional_email("email", Some(input.email));
-    if email.is_none() {
-        check.problem("email", ProblemCode::Required, "email must not be empty.");
-    }
-    if input.password.chars().count() < MIN_PASSWORD {
-        check.problem(
-            "password",
-            ProblemCode::Invalid,
-            format!("A password has {MIN_PASSWORD} characters at least."),
-        );
-    } else if input.password.len() > password::MAX_BYTES {
-        let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
-        check.problem("password", ProblemCode::TooLong, message);
-    }
-    check.done()?;
-    let session = ctx.session();
-    let new = NewTenant {
-        name: tenant_name,
-        currency_code: input.currency_code.unwrap_or(CurrencyCode::USD),
-        user_name,
-        email: email.unwrap_or_default(),
-        password_hash: password::hash(input.password).await?,
-    };
-    let (mut work, tenant, user) = queries::found_tenant(session.db(), session.hub(), new).await?;
-    let position = work.append().await?;
-    work.commit(position).await?;
-    Ok((tenant, user))
-}
-
-async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User)> {
+async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User, Option<Position>)> {
     let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
     // No address of ours is that long, and no text in PostgreSQL has a NUL.
@@ -207,5 +160,6 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User)
         None => memberships.next(),
     };
     let tenant = membership.ok_or_else(refused)?.tenant_id;
-    queries::signed_in(db, tenant, account.id).await
+    let (tenant, user) = queries::signed_in(db, tenant, account.id).await?;
+    Ok((tenant, user, None))
 }

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::model::{Tenant, User};
 use super::types::UserFilter;
 use crate::auth::Role;
-use crate::crm::pipelines;
 use crate::db::Database;
 use crate::db::directory::{self, Account};
 use crate::db::id::Id;
@@ -20,7 +19,7 @@ use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::error::{Error, Result};
-use crate::events::{self, Hub, Work};
+use crate::events::{Hub, Work};
 use crate::graphql::Batch;
 use crate::graphql::filter::combine;
 use crate::graphql::scalar::CurrencyCode;
@@ -101,20 +100,12 @@ pub struct NewTenant {
     pub password_hash: String,
 }
 
-/// Founds a tenant: account, tenant, first user as its admin, history and the usual pipeline, all or nothing.
+/// Adds a tenant as it is founded: account, tenant, first user as its admin, and its history.
 /// Answers the open unit of work, for more to be added, with the tenant and the user.
 ///
 /// # Errors
 /// As a user error on `email` when the address has an account already.
-pub async fn found_tenant(db: &Database, hub: &Arc<Hub>, new: NewTenant) -> Result<(Work, Tenant, User)> {
-    found_tenant_at(db, hub, new, events::work::now()).await
-}
-
-/// As [`found_tenant`], at a moment in the past.
-///
-/// # Errors
-/// As [`found_tenant`].
-pub async fn found_tenant_at(
+pub async fn insert_tenant(
     db: &Database,
     hub: &Arc<Hub>,
     new: NewTenant,
@@ -163,11 +154,6 @@ pub async fn found_tenant_at(
     insert_user(&work, &user).await?;
     work.record(tenant.id, "CREATED", &tenant)?;
     work.record(user.id, "CREATED", &user)?;
-    let (pipeline, stages) = pipelines::insert_default(&work, now).await?;
-    work.record(pipeline.id, "CREATED", &pipeline)?;
-    for stage in &stages {
-        work.record(stage.id, "CREATED", stage)?;
-    }
     Ok((work, tenant, user))
 }
 

@@ -110,21 +110,25 @@ impl Viewer {
     }
 }
 
+/// You: the person that an access token stands for, in the tenant that it was issued for.
 #[Object]
 impl Viewer {
     /// Your user in the tenant; null when it is there no more.
-    async fn user(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
+    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
         match &self.known {
-            Some((_, user)) => Ok(Some(user.clone())),
-            None => ctx.load::<UserById>(Id::from_uuid(self.viewer.user_id)).await,
+            Some((_, user)) => Some(Ok(user.clone())),
+            None => ctx.relation::<UserById>(Id::from_uuid(self.viewer.user_id)).await,
         }
     }
 
     /// The tenant that you are signed in to.
-    async fn tenant(&self, ctx: &Context<'_>) -> Result<Option<Arc<Tenant>>> {
+    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Arc<Tenant>>> {
         match &self.known {
-            Some((tenant, _)) => Ok(Some(tenant.clone())),
-            None => ctx.load::<TenantById>(Id::from_uuid(self.viewer.tenant_id)).await,
+            Some((tenant, _)) => Some(Ok(tenant.clone())),
+            None => {
+                ctx.relation::<TenantById>(Id::from_uuid(self.viewer.tenant_id))
+                    .await
+            }
         }
     }
 
@@ -218,16 +222,22 @@ impl IdentityQuery {
     }
 
     /// The tenant that you are signed in to.
-    #[graphql(guard = "Can(Permission::TenantRead)")]
-    async fn tenant(&self, ctx: &Context<'_>) -> Result<Option<Arc<Tenant>>> {
-        ctx.load::<TenantById>(Id::from_uuid(ctx.viewer()?.tenant_id))
+    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Arc<Tenant>>> {
+        let tenant = match ctx.viewer() {
+            Ok(viewer) => viewer.tenant_id,
+            Err(error) => return Some(Err(error)),
+        };
+        ctx.find::<TenantById>(Permission::TenantRead, Id::from_uuid(tenant))
             .await
     }
 
     /// A user of the tenant by their id; null when there is none.
-    #[graphql(guard = "Can(Permission::UsersRead)")]
-    async fn user(&self, ctx: &Context<'_>, id: Id<User>) -> Result<Option<Arc<User>>> {
-        ctx.load::<UserById>(id).await
+    async fn user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the user.")] id: Id<User>,
+    ) -> Option<Result<Arc<User>>> {
+        ctx.find::<UserById>(Permission::UsersRead, id).await
     }
 
     /// The tenant's users, by name unless ordered otherwise.
@@ -236,12 +246,12 @@ impl IdentityQuery {
     async fn users(
         &self,
         ctx: &Context<'_>,
-        filter: Option<UserFilter>,
-        order_by: Option<UserOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "Which users to list; all of them when left out.")] filter: Option<UserFilter>,
+        #[graphql(desc = "How to sort them.")] order_by: Option<UserOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<User>> {
         let order = order_by.map_or((UserOrderField::Name, OrderDirection::Asc), |by| {
             (by.field, by.direction)

@@ -2,14 +2,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod architecture;
 mod budget;
+mod companies;
+mod contacts;
+mod deals;
 mod demo;
 mod embedded;
 mod graphiql;
+mod history;
 mod http;
+mod idempotency;
+mod identity;
+mod input;
+mod interactions;
 mod limits;
+mod lists;
 mod outage;
+mod pipelines;
 mod process;
+mod schema;
 mod settings;
 mod support;
+mod tenancy;
 mod websocket;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::db::id::{Id, Kind};
 use crate::db::schema::companies;
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::identity::User;
 
 /// A business in the CRM.
@@ -27,9 +27,10 @@ pub struct Company {
     pub version: i32,
 }
 
-/// Where letters go.
+/// Where letters go. The history shows it to clients, so its fields are written as they know them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, diesel::AsExpression, diesel::FromSqlRow)]
 #[diesel(sql_type = diesel::sql_types::Jsonb)]
+#[serde(rename_all = "camelCase")]
 pub struct PostalAddress {
     pub street: Option<String>,
     pub city: Option<String>,
@@ -79,11 +80,11 @@ impl Listed for Company {
     const TABLE: &'static str = "companies";
     type Order = CompanyOrderField;
 
-    fn order_column(order: CompanyOrderField) -> &'static str {
+    fn order_column(order: CompanyOrderField) -> SortColumn {
         match order {
-            CompanyOrderField::CreatedAt => "created_at",
-            CompanyOrderField::UpdatedAt => "updated_at",
-            CompanyOrderField::Name => "name",
+            CompanyOrderField::CreatedAt => SortColumn::Time("created_at"),
+            CompanyOrderField::UpdatedAt => SortColumn::Time("updated_at"),
+            CompanyOrderField::Name => SortColumn::Text("name"),
         }
     }
 

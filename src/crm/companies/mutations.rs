@@ -146,7 +146,7 @@ impl CompanyMutation {
     async fn create_company(
         &self,
         ctx: &Context<'_>,
-        input: CreateCompanyInput,
+        #[graphql(desc = "What to add.")] input: CreateCompanyInput,
     ) -> Result<CreateCompanyPayload> {
         let key = input.idempotency_key.clone();
         let (company, outcome) = mutate(ctx, "createCompany", key, async |work| {
@@ -178,7 +178,7 @@ impl CompanyMutation {
     async fn update_company(
         &self,
         ctx: &Context<'_>,
-        input: UpdateCompanyInput,
+        #[graphql(desc = "What to change.")] input: UpdateCompanyInput,
     ) -> Result<UpdateCompanyPayload> {
         let key = input.idempotency_key.clone();
         let (company, outcome) = mutate(ctx, "updateCompany", key, async |work| {
@@ -219,7 +219,7 @@ impl CompanyMutation {
     async fn delete_company(
         &self,
         ctx: &Context<'_>,
-        input: DeleteCompanyInput,
+        #[graphql(desc = "What to delete.")] input: DeleteCompanyInput,
     ) -> Result<DeleteCompanyPayload> {
         let key = input.idempotency_key.clone();
         let (deleted_company_id, outcome) = mutate(ctx, "deleteCompany", key, async |work| {

@@ -70,21 +70,18 @@ impl Company {
     }
 
     /// The user who looks after the company.
-    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.owner_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.owner_id).await
     }
 
     /// The people who work at the company, newest first.
     async fn contacts(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Contact>> {
         nested::<ContactsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -93,10 +90,10 @@ impl Company {
     async fn deals(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Deal>> {
         nested::<DealsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -105,10 +102,10 @@ impl Company {
     async fn interactions(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Interaction>> {
         nested::<InteractionsByCompany>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -189,9 +186,12 @@ pub struct CompanyQuery;
 #[Object]
 impl CompanyQuery {
     /// A company by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::CompaniesRead)")]
-    async fn company(&self, ctx: &Context<'_>, id: Id<Company>) -> Result<Option<Arc<Company>>> {
-        ctx.load::<CompanyById>(id).await
+    async fn company(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the company.")] id: Id<Company>,
+    ) -> Option<Result<Arc<Company>>> {
+        ctx.find::<CompanyById>(Permission::CompaniesRead, id).await
     }
 
     /// The tenant's companies, newest first unless ordered otherwise. `search` finds a text anywhere in name, domain
@@ -201,13 +201,15 @@ impl CompanyQuery {
     async fn companies(
         &self,
         ctx: &Context<'_>,
-        search: Option<String>,
-        filter: Option<CompanyFilter>,
-        order_by: Option<CompanyOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "A text to find, in upper or lower case.")] search: Option<String>,
+        #[graphql(desc = "Which companies to list; all of them when left out.")] filter: Option<
+            CompanyFilter,
+        >,
+        #[graphql(desc = "How to sort them.")] order_by: Option<CompanyOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Company>> {
         let order = order_by
             .map(|by| (by.field, by.direction))

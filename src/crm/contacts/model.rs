@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::crm::companies::Company;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::contacts;
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::identity::User;
 
@@ -84,11 +84,11 @@ impl Listed for Contact {
     const TABLE: &'static str = "contacts";
     type Order = ContactOrderField;
 
-    fn order_column(order: ContactOrderField) -> &'static str {
+    fn order_column(order: ContactOrderField) -> SortColumn {
         match order {
-            ContactOrderField::CreatedAt => "created_at",
-            ContactOrderField::UpdatedAt => "updated_at",
-            ContactOrderField::Name => "name",
+            ContactOrderField::CreatedAt => SortColumn::Time("created_at"),
+            ContactOrderField::UpdatedAt => SortColumn::Time("updated_at"),
+            ContactOrderField::Name => SortColumn::Text("name"),
         }
     }
 

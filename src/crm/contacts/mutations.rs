@@ -127,7 +127,7 @@ impl ContactMutation {
     async fn create_contact(
         &self,
         ctx: &Context<'_>,
-        input: CreateContactInput,
+        #[graphql(desc = "What to add.")] input: CreateContactInput,
     ) -> Result<CreateContactPayload> {
         let key = input.idempotency_key.clone();
         let (contact, outcome) = mutate(ctx, "createContact", key, async |work| {
@@ -164,7 +164,7 @@ impl ContactMutation {
     async fn update_contact(
         &self,
         ctx: &Context<'_>,
-        input: UpdateContactInput,
+        #[graphql(desc = "What to change.")] input: UpdateContactInput,
     ) -> Result<UpdateContactPayload> {
         let key = input.idempotency_key.clone();
         let (contact, outcome) = mutate(ctx, "updateContact", key, async |work| {
@@ -214,7 +214,7 @@ impl ContactMutation {
     async fn delete_contact(
         &self,
         ctx: &Context<'_>,
-        input: DeleteContactInput,
+        #[graphql(desc = "What to delete.")] input: DeleteContactInput,
     ) -> Result<DeleteContactPayload> {
         let key = input.idempotency_key.clone();
         let (deleted_contact_id, outcome) = mutate(ctx, "deleteContact", key, async |work| {

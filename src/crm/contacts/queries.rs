@@ -19,7 +19,7 @@ use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
 use crate::graphql::Batch;
 use crate::graphql::connection::Children;
-use crate::graphql::filter::combine;
+use crate::graphql::filter::{combine, sought};
 
 /// Loads contacts by their ids.
 pub struct ContactById;
@@ -98,13 +98,13 @@ pub fn matching(filter: ContactFilter) -> Result<Predicate> {
 /// # Errors
 /// As [`matching`].
 pub(super) fn listed(search: Option<&str>, filter: Option<ContactFilter>) -> Result<Predicate> {
-    let found = search.map(|text| {
-        let pattern = contains_pattern(&text.to_lowercase());
-        Predicate::sql("id IN (SELECT search_contacts(?))").bind::<Text, _>(pattern)
+    // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
+    let found = search.map(|text| -> Result<Predicate> {
+        let pattern = contains_pattern(&sought(text.to_owned())?);
+        Ok(Predicate::sql("id IN (SELECT search_contacts(lower(?)))").bind::<Text, _>(pattern))
     });
-    Ok(Predicate::all(
-        found.into_iter().chain(filter.map(matching).transpose()?),
-    ))
+    let parts = [found.transpose()?, filter.map(matching).transpose()?];
+    Ok(Predicate::all(parts.into_iter().flatten()))
 }
 
 /// Reads a contact and locks it until the end of the transaction.

@@ -47,11 +47,8 @@ impl Contact {
     }
 
     /// The company that the contact works at.
-    async fn company(&self, ctx: &Context<'_>) -> Result<Option<Arc<Company>>> {
-        match self.company_id {
-            Some(id) => ctx.load::<CompanyById>(id).await,
-            None => Ok(None),
-        }
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+        ctx.relation::<CompanyById>(self.company_id).await
     }
 
     /// How far the contact has come on the way to being a customer.
@@ -80,21 +77,18 @@ impl Contact {
     }
 
     /// The user who looks after the contact.
-    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.owner_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.owner_id).await
     }
 
     /// The deals with the contact, newest first.
     async fn deals(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Deal>> {
         nested::<DealsByContact>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -103,10 +97,10 @@ impl Contact {
     async fn interactions(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Interaction>> {
         nested::<InteractionsByContact>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -181,9 +175,12 @@ pub struct ContactQuery;
 #[Object]
 impl ContactQuery {
     /// A contact by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::ContactsRead)")]
-    async fn contact(&self, ctx: &Context<'_>, id: Id<Contact>) -> Result<Option<Arc<Contact>>> {
-        ctx.load::<ContactById>(id).await
+    async fn contact(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the contact.")] id: Id<Contact>,
+    ) -> Option<Result<Arc<Contact>>> {
+        ctx.find::<ContactById>(Permission::ContactsRead, id).await
     }
 
     /// The tenant's contacts, newest first unless ordered otherwise. `search` finds a text anywhere in name, e-mail
@@ -193,13 +190,13 @@ impl ContactQuery {
     async fn contacts(
         &self,
         ctx: &Context<'_>,
-        search: Option<String>,
-        filter: Option<ContactFilter>,
-        order_by: Option<ContactOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "A text to find, in upper or lower case.")] search: Option<String>,
+        #[graphql(desc = "Which contacts to list; all of them when left out.")] filter: Option<ContactFilter>,
+        #[graphql(desc = "How to sort them.")] order_by: Option<ContactOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Contact>> {
         let order = order_by.map_or((ContactOrderField::CreatedAt, OrderDirection::Desc), |by| {
             (by.field, by.direction)

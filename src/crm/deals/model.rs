@@ -10,7 +10,7 @@ use crate::crm::contacts::Contact;
 use crate::crm::pipelines::{Pipeline, PipelineStage, StageKind};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{deal_stage_changes, deals};
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::scalar::CurrencyCode;
 use crate::identity::User;
@@ -174,12 +174,12 @@ impl Listed for Deal {
     const TABLE: &'static str = "deals";
     type Order = DealOrderField;
 
-    fn order_column(order: DealOrderField) -> &'static str {
+    fn order_column(order: DealOrderField) -> SortColumn {
         match order {
-            DealOrderField::CreatedAt => "created_at",
-            DealOrderField::UpdatedAt => "updated_at",
-            DealOrderField::Name => "name",
-            DealOrderField::Amount => "amount",
+            DealOrderField::CreatedAt => SortColumn::Time("created_at"),
+            DealOrderField::UpdatedAt => SortColumn::Time("updated_at"),
+            DealOrderField::Name => SortColumn::Text("name"),
+            DealOrderField::Amount => SortColumn::Int("amount"),
         }
     }
 
@@ -205,8 +205,8 @@ impl Listed for DealStageChange {
     const TABLE: &'static str = "deal_stage_changes";
     type Order = ByEntry;
 
-    fn order_column(_: ByEntry) -> &'static str {
-        "entered_at"
+    fn order_column(_: ByEntry) -> SortColumn {
+        SortColumn::Time("entered_at")
     }
 
     fn order_value(&self, _: ByEntry) -> SortValue {

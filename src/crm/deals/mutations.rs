@@ -176,7 +176,11 @@ pub struct DealMutation;
 impl DealMutation {
     /// Adds a deal.
     #[graphql(guard = "Can(Permission::DealsWrite)")]
-    async fn create_deal(&self, ctx: &Context<'_>, input: CreateDealInput) -> Result<CreateDealPayload> {
+    async fn create_deal(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to add.")] input: CreateDealInput,
+    ) -> Result<CreateDealPayload> {
         let key = input.idempotency_key.clone();
         let (deal, outcome) = mutate(ctx, "createDeal", key, async |work| {
             let stage = pipelines::first_stage(work, input.pipeline_id, input.stage_id).await?;
@@ -232,7 +236,11 @@ impl DealMutation {
 
     /// Changes a deal, but for its stage.
     #[graphql(guard = "Can(Permission::DealsWrite)")]
-    async fn update_deal(&self, ctx: &Context<'_>, input: UpdateDealInput) -> Result<UpdateDealPayload> {
+    async fn update_deal(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to change.")] input: UpdateDealInput,
+    ) -> Result<UpdateDealPayload> {
         let key = input.idempotency_key.clone();
         let (deal, outcome) = mutate(ctx, "updateDeal", key, async |work| {
             let mut deal = queries::find_for_update(work, input.deal_id, "dealId").await?;
@@ -283,7 +291,11 @@ impl DealMutation {
     /// reopens the deal; the time spent in the stage it leaves is kept in `stageHistory`. Moving a deal to the stage
     /// that it is in changes nothing.
     #[graphql(guard = "Can(Permission::DealsWrite)")]
-    async fn move_deal(&self, ctx: &Context<'_>, input: MoveDealInput) -> Result<MoveDealPayload> {
+    async fn move_deal(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which deal to move, and where to.")] input: MoveDealInput,
+    ) -> Result<MoveDealPayload> {
         let key = input.idempotency_key.clone();
         let (moved, outcome) = mutate(ctx, "moveDeal", key, async |work| {
             let (mut deal, stage) = futures::try_join!(
@@ -301,15 +313,15 @@ impl DealMutation {
             let mut patch = Patch::default();
             patch.set("stageId", &mut deal.stage_id.clone(), Some(stage.id));
             patch.expect_version(input.expected_version, deal.version)?;
-            let mut check = Check::default();
-            let reason = lost_reason(&mut check, stage.kind, input.lost_reason);
-            check.done()?;
             if deal.stage_id == stage.id {
                 return Ok(Moved {
                     deal: Arc::new(deal),
                     stage_change: None,
                 });
             }
+            let mut check = Check::default();
+            let reason = lost_reason(&mut check, stage.kind, input.lost_reason);
+            check.done()?;
             let change = queries::move_to_stage(work, &mut deal, &stage, reason).await?;
             Ok(Moved {
                 deal: Arc::new(deal),
@@ -327,7 +339,11 @@ impl DealMutation {
 
     /// Deletes a deal with its stage history. Refused with `IN_USE` while interactions refer to it.
     #[graphql(guard = "Can(Permission::DealsDelete)")]
-    async fn delete_deal(&self, ctx: &Context<'_>, input: DeleteDealInput) -> Result<DeleteDealPayload> {
+    async fn delete_deal(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to delete.")] input: DeleteDealInput,
+    ) -> Result<DeleteDealPayload> {
         let key = input.idempotency_key.clone();
         let (deleted_deal_id, outcome) = mutate(ctx, "deleteDeal", key, async |work| {
             let deal = queries::find_for_update(work, input.deal_id, "dealId").await?;

@@ -74,27 +74,24 @@ impl DealStageChangedEvent {
     }
 
     /// The deal as it is now; null when it has been deleted meanwhile.
-    async fn deal(&self, ctx: &Context<'_>) -> Result<Option<Arc<Deal>>> {
-        ctx.load::<DealById>(self.deal_id).await
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+        ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The stage that the deal left.
     #[graphql(name = "fromStage")]
-    async fn stage_left(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
-        ctx.load::<StageById>(self.moved.from_stage_id).await
+    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.relation::<StageById>(self.moved.from_stage_id).await
     }
 
     /// The stage that the deal entered.
-    async fn to_stage(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
-        ctx.load::<StageById>(self.moved.to_stage_id).await
+    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.relation::<StageById>(self.moved.to_stage_id).await
     }
 
     /// The user who moved the deal; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.changed_by_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.changed_by_id).await
     }
 
     /// When the deal moved.

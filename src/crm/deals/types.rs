@@ -59,37 +59,28 @@ impl Deal {
     }
 
     /// The stage that the deal is in.
-    async fn stage(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
-        ctx.load::<StageById>(self.stage_id).await
+    async fn stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.relation::<StageById>(self.stage_id).await
     }
 
     /// The pipeline that the deal goes through.
-    async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Arc<Pipeline>>> {
-        ctx.load::<PipelineById>(self.pipeline_id).await
+    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Arc<Pipeline>>> {
+        ctx.relation::<PipelineById>(self.pipeline_id).await
     }
 
     /// The person that the deal is made with.
-    async fn contact(&self, ctx: &Context<'_>) -> Result<Option<Arc<Contact>>> {
-        match self.contact_id {
-            Some(id) => ctx.load::<ContactById>(id).await,
-            None => Ok(None),
-        }
+    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
+        ctx.relation::<ContactById>(self.contact_id).await
     }
 
     /// The company that the deal is made with.
-    async fn company(&self, ctx: &Context<'_>) -> Result<Option<Arc<Company>>> {
-        match self.company_id {
-            Some(id) => ctx.load::<CompanyById>(id).await,
-            None => Ok(None),
-        }
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+        ctx.relation::<CompanyById>(self.company_id).await
     }
 
     /// The user who works on the deal.
-    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.owner_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.owner_id).await
     }
 
     /// The day on which the deal is expected to close.
@@ -136,10 +127,10 @@ impl Deal {
     async fn stage_history(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<DealStageChange>> {
         nested::<StageHistory>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -148,10 +139,10 @@ impl Deal {
     async fn interactions(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Interaction>> {
         nested::<InteractionsByDeal>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -185,22 +176,19 @@ impl DealStageChange {
     }
 
     /// The deal.
-    async fn deal(&self, ctx: &Context<'_>) -> Result<Option<Arc<Deal>>> {
-        ctx.load::<DealById>(self.deal_id).await
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+        ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The stage that the deal came from; null for the stage that it began in.
     #[graphql(name = "fromStage")]
-    async fn stage_left(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
-        match self.from_stage_id {
-            Some(id) => ctx.load::<StageById>(id).await,
-            None => Ok(None),
-        }
+    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.relation::<StageById>(self.from_stage_id).await
     }
 
     /// The stage that the deal entered.
-    async fn to_stage(&self, ctx: &Context<'_>) -> Result<Option<Arc<PipelineStage>>> {
-        ctx.load::<StageById>(self.to_stage_id).await
+    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.relation::<StageById>(self.to_stage_id).await
     }
 
     /// When the deal entered the stage.
@@ -220,11 +208,8 @@ impl DealStageChange {
     }
 
     /// The user who moved the deal; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.changed_by_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.changed_by_id).await
     }
 
     /// Why the deal was lost, when this entry lost it.
@@ -293,19 +278,21 @@ pub struct DealQuery;
 #[Object]
 impl DealQuery {
     /// A deal by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::DealsRead)")]
-    async fn deal(&self, ctx: &Context<'_>, id: Id<Deal>) -> Result<Option<Arc<Deal>>> {
-        ctx.load::<DealById>(id).await
+    async fn deal(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the deal.")] id: Id<Deal>,
+    ) -> Option<Result<Arc<Deal>>> {
+        ctx.find::<DealById>(Permission::DealsRead, id).await
     }
 
     /// An entry of a deal's stage history by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::DealsRead)")]
     async fn deal_stage_change(
         &self,
         ctx: &Context<'_>,
-        id: Id<DealStageChange>,
-    ) -> Result<Option<Arc<DealStageChange>>> {
-        ctx.load::<StageChangeById>(id).await
+        #[graphql(desc = "The id of the entry.")] id: Id<DealStageChange>,
+    ) -> Option<Result<Arc<DealStageChange>>> {
+        ctx.find::<StageChangeById>(Permission::DealsRead, id).await
     }
 
     /// The tenant's deals, newest first unless ordered otherwise.
@@ -314,12 +301,12 @@ impl DealQuery {
     async fn deals(
         &self,
         ctx: &Context<'_>,
-        filter: Option<DealFilter>,
-        order_by: Option<DealOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "Which deals to list; all of them when left out.")] filter: Option<DealFilter>,
+        #[graphql(desc = "How to sort them.")] order_by: Option<DealOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Deal>> {
         let order = order_by.map_or((DealOrderField::CreatedAt, OrderDirection::Desc), |by| {
             (by.field, by.direction)

@@ -10,7 +10,7 @@ use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::interactions;
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::identity::User;
 
@@ -97,10 +97,10 @@ impl Listed for Interaction {
     const TABLE: &'static str = "interactions";
     type Order = InteractionOrderField;
 
-    fn order_column(order: InteractionOrderField) -> &'static str {
+    fn order_column(order: InteractionOrderField) -> SortColumn {
         match order {
-            InteractionOrderField::OccurredAt => "occurred_at",
-            InteractionOrderField::CreatedAt => "created_at",
+            InteractionOrderField::OccurredAt => SortColumn::Time("occurred_at"),
+            InteractionOrderField::CreatedAt => SortColumn::Time("created_at"),
         }
     }
 

@@ -171,7 +171,7 @@ impl InteractionMutation {
     async fn create_interaction(
         &self,
         ctx: &Context<'_>,
-        input: CreateInteractionInput,
+        #[graphql(desc = "What to add.")] input: CreateInteractionInput,
     ) -> Result<CreateInteractionPayload> {
         let key = input.idempotency_key.clone();
         let (interaction, outcome) = mutate(ctx, "createInteraction", key, async |work| {
@@ -216,7 +216,7 @@ impl InteractionMutation {
     async fn update_interaction(
         &self,
         ctx: &Context<'_>,
-        input: UpdateInteractionInput,
+        #[graphql(desc = "What to change.")] input: UpdateInteractionInput,
     ) -> Result<UpdateInteractionPayload> {
         let key = input.idempotency_key.clone();
         let (interaction, outcome) = mutate(ctx, "updateInteraction", key, async |work| {
@@ -270,7 +270,7 @@ impl InteractionMutation {
     async fn complete_interaction(
         &self,
         ctx: &Context<'_>,
-        input: CompleteInteractionInput,
+        #[graphql(desc = "Which interaction to complete.")] input: CompleteInteractionInput,
     ) -> Result<CompleteInteractionPayload> {
         let key = input.idempotency_key.clone();
         let (interaction, outcome) = mutate(ctx, "completeInteraction", key, async |work| {
@@ -312,7 +312,7 @@ impl InteractionMutation {
     async fn delete_interaction(
         &self,
         ctx: &Context<'_>,
-        input: DeleteInteractionInput,
+        #[graphql(desc = "What to delete.")] input: DeleteInteractionInput,
     ) -> Result<DeleteInteractionPayload> {
         let key = input.idempotency_key.clone();
         let (deleted_interaction_id, outcome) = mutate(ctx, "deleteInteraction", key, async |work| {

@@ -78,35 +78,23 @@ impl Interaction {
     }
 
     /// The person that the interaction is with.
-    async fn contact(&self, ctx: &Context<'_>) -> Result<Option<Arc<Contact>>> {
-        match self.contact_id {
-            Some(id) => ctx.load::<ContactById>(id).await,
-            None => Ok(None),
-        }
+    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
+        ctx.relation::<ContactById>(self.contact_id).await
     }
 
     /// The company that the interaction is with.
-    async fn company(&self, ctx: &Context<'_>) -> Result<Option<Arc<Company>>> {
-        match self.company_id {
-            Some(id) => ctx.load::<CompanyById>(id).await,
-            None => Ok(None),
-        }
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+        ctx.relation::<CompanyById>(self.company_id).await
     }
 
     /// The deal that the interaction is about.
-    async fn deal(&self, ctx: &Context<'_>) -> Result<Option<Arc<Deal>>> {
-        match self.deal_id {
-            Some(id) => ctx.load::<DealById>(id).await,
-            None => Ok(None),
-        }
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+        ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The user who recorded the interaction.
-    async fn created_by(&self, ctx: &Context<'_>) -> Result<Option<Arc<User>>> {
-        match self.created_by_id {
-            Some(id) => ctx.load::<UserById>(id).await,
-            None => Ok(None),
-        }
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.created_by_id).await
     }
 
     /// When the interaction was added.
@@ -177,9 +165,13 @@ pub struct InteractionQuery;
 #[Object]
 impl InteractionQuery {
     /// An interaction by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::InteractionsRead)")]
-    async fn interaction(&self, ctx: &Context<'_>, id: Id<Interaction>) -> Result<Option<Arc<Interaction>>> {
-        ctx.load::<InteractionById>(id).await
+    async fn interaction(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the interaction.")] id: Id<Interaction>,
+    ) -> Option<Result<Arc<Interaction>>> {
+        ctx.find::<InteractionById>(Permission::InteractionsRead, id)
+            .await
     }
 
     /// The tenant's interactions, latest first unless ordered otherwise.
@@ -188,12 +180,14 @@ impl InteractionQuery {
     async fn interactions(
         &self,
         ctx: &Context<'_>,
-        filter: Option<InteractionFilter>,
-        order_by: Option<InteractionOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "Which interactions to list; all of them when left out.")] filter: Option<
+            InteractionFilter,
+        >,
+        #[graphql(desc = "How to sort them.")] order_by: Option<InteractionOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Interaction>> {
         let order = order_by.map_or((InteractionOrderField::OccurredAt, OrderDirection::Desc), |by| {
             (by.field, by.direction)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{pipeline_stages, pipelines};
-use crate::db::select::{Listed, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 
 /// A way that deals go, stage by stage.
@@ -85,10 +85,10 @@ impl Listed for Pipeline {
     const TABLE: &'static str = "pipelines";
     type Order = PipelineOrderField;
 
-    fn order_column(order: PipelineOrderField) -> &'static str {
+    fn order_column(order: PipelineOrderField) -> SortColumn {
         match order {
-            PipelineOrderField::CreatedAt => "created_at",
-            PipelineOrderField::Name => "name",
+            PipelineOrderField::CreatedAt => SortColumn::Time("created_at"),
+            PipelineOrderField::Name => SortColumn::Text("name"),
         }
     }
 

@@ -7,7 +7,8 @@ use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
 use super::{Pipeline, PipelineStage, StageKind, queries};
 use crate::auth::Permission;
 use crate::db::id::Id;
-use crate::error::{ProblemCode, Result};
+use crate::error::{Error, ProblemCode, Result};
+use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::{Can, Outcome, mutate};
 
@@ -180,6 +181,39 @@ fn win_probability(check: &mut Check, field: &str, kind: StageKind, given: Optio
     }
 }
 
+/// Takes the default away from the pipeline that has it, so that another can become it.
+async fn clear_default(work: &mut Work) -> Result<()> {
+    if let Some(mut pipeline) = queries::default_for_update(work).await? {
+        let mut patch = Patch::default();
+        patch.set("isDefault", &mut pipeline.is_default, Some(false));
+        pipeline.version += 1;
+        pipeline.updated_at = work.now();
+        queries::update(work, &pipeline).await?;
+        work.record(pipeline.id, "UPDATED", &patch.change(&pipeline))?;
+    }
+    Ok(())
+}
+
+/// Numbers the stages of a pipeline from 1 on, in their order; the one that the caller writes is left to it.
+async fn number(
+    work: &mut Work,
+    stages: Vec<PipelineStage>,
+    written: Option<Id<PipelineStage>>,
+) -> Result<()> {
+    for (position, mut stage) in (1..).zip(stages) {
+        if Some(stage.id) == written || stage.position == position {
+            continue;
+        }
+        let mut patch = Patch::default();
+        patch.set("position", &mut stage.position, Some(position));
+        stage.version += 1;
+        stage.updated_at = work.now();
+        queries::update_stage(work, &stage).await?;
+        work.record(stage.id, "UPDATED", &patch.change(&stage))?;
+    }
+    Ok(())
+}
+
 /// Mutations of pipelines and their stages.
 #[derive(Default)]
 pub struct PipelineMutation;
@@ -191,7 +225,7 @@ impl PipelineMutation {
     async fn create_pipeline(
         &self,
         ctx: &Context<'_>,
-        input: CreatePipelineInput,
+        #[graphql(desc = "What to add.")] input: CreatePipelineInput,
     ) -> Result<CreatePipelinePayload> {
         let key = input.idempotency_key.clone();
         let (pipeline, outcome) = mutate(ctx, "createPipeline", key, async |work| {
@@ -217,14 +251,19 @@ impl PipelineMutation {
                 let message = format!("A pipeline has between 1 and {MAX_STAGES} stages.");
                 check.problem("stages", ProblemCode::OutOfRange, message);
             }
-            let mut stages = Vec::with_capacity(inputs.len());
+            let mut stages: Vec<PipelineStage> = Vec::with_capacity(inputs.len());
             for (index, stage) in inputs.into_iter().take(MAX_STAGES).enumerate() {
                 let field = |name: &str| format!("stages.{index}.{name}");
                 check.range(&field("rottingAfterDays"), stage.rotting_after_days, 1..=3650);
+                let name = check.line(&field("name"), &stage.name);
+                if stages.iter().any(|other| other.name == name) {
+                    let message = "Another stage of the pipeline has this name.";
+                    check.problem(&field("name"), ProblemCode::Duplicate, message);
+                }
                 stages.push(PipelineStage {
                     id: Id::generate(),
                     pipeline_id: pipeline.id,
-                    name: check.line(&field("name"), &stage.name),
+                    name,
                     position: index as i32 + 1,
                     kind: stage.kind,
                     win_probability: win_probability(
@@ -241,7 +280,7 @@ impl PipelineMutation {
             }
             check.done()?;
             if pipeline.is_default {
-                queries::clear_default(work).await?;
+                clear_default(work).await?;
             }
             queries::insert(work, &pipeline, &stages).await?;
             work.record(pipeline.id, "CREATED", &pipeline)?;
@@ -259,7 +298,7 @@ impl PipelineMutation {
     async fn update_pipeline(
         &self,
         ctx: &Context<'_>,
-        input: UpdatePipelineInput,
+        #[graphql(desc = "What to change.")] input: UpdatePipelineInput,
     ) -> Result<UpdatePipelinePayload> {
         let key = input.idempotency_key.clone();
         let (pipeline, outcome) = mutate(ctx, "updatePipeline", key, async |work| {
@@ -282,7 +321,7 @@ impl PipelineMutation {
                 pipeline.version += 1;
                 pipeline.updated_at = work.now();
                 if becomes_default {
-                    queries::clear_default(work).await?;
+                    clear_default(work).await?;
                 }
                 queries::update(work, &pipeline).await?;
                 work.record(pipeline.id, "UPDATED", &patch.change(&pipeline))?;
@@ -298,7 +337,7 @@ impl PipelineMutation {
     async fn delete_pipeline(
         &self,
         ctx: &Context<'_>,
-        input: DeletePipelineInput,
+        #[graphql(desc = "What to delete.")] input: DeletePipelineInput,
     ) -> Result<DeletePipelinePayload> {
         let key = input.idempotency_key.clone();
         let (deleted_pipeline_id, outcome) = mutate(ctx, "deletePipeline", key, async |work| {
@@ -326,7 +365,7 @@ impl PipelineMutation {
     async fn create_pipeline_stage(
         &self,
         ctx: &Context<'_>,
-        input: CreatePipelineStageInput,
+        #[graphql(desc = "What to add.")] input: CreatePipelineStageInput,
     ) -> Result<CreatePipelineStagePayload> {
         let key = input.idempotency_key.clone();
         let (stage, outcome) = mutate(ctx, "createPipelineStage", key, async |work| {
@@ -372,13 +411,11 @@ impl PipelineMutation {
     async fn update_pipeline_stage(
         &self,
         ctx: &Context<'_>,
-        input: UpdatePipelineStageInput,
+        #[graphql(desc = "What to change.")] input: UpdatePipelineStageInput,
     ) -> Result<UpdatePipelineStagePayload> {
         let key = input.idempotency_key.clone();
         let (stage, outcome) = mutate(ctx, "updatePipelineStage", key, async |work| {
             let mut stage = queries::find_stage_for_update(work, input.stage_id, "stageId").await?;
-            // Whoever changes the order of stages holds the pipeline, so that two cannot do it at once.
-            queries::find_for_update(work, stage.pipeline_id, "stageId").await?;
             let mut stages = queries::stages_of(work, stage.pipeline_id).await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
             patch.set(
@@ -410,25 +447,9 @@ impl PipelineMutation {
             stage.version += 1;
             stage.updated_at = work.now();
             stages.retain(|other| other.id != stage.id);
-            let place = usize::try_from(stage.position - 1)
-                .unwrap_or_default()
-                .min(stages.len());
-            for (position, other) in (1..).zip(
-                stages
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(i, other)| (i >= place, other)),
-            ) {
-                let (after, other) = other;
-                let position = position + i32::from(after);
-                if other.position != position {
-                    other.position = position;
-                    other.version += 1;
-                    other.updated_at = work.now();
-                    queries::update_stage(work, other).await?;
-                    work.record(other.id, "UPDATED", other)?;
-                }
-            }
+            let place = usize::try_from(stage.position - 1).unwrap_or_default();
+            stages.insert(place.min(stages.len()), stage.clone());
+            number(work, stages, Some(stage.id)).await?;
             queries::update_stage(work, &stage).await?;
             work.record(stage.id, "UPDATED", &patch.change(&stage))?;
             Ok(Arc::new(stage))
@@ -437,19 +458,27 @@ impl PipelineMutation {
         Ok(UpdatePipelineStagePayload { stage, outcome })
     }
 
-    /// Deletes a stage. Refused with `IN_USE` when a deal is in it or its history refers to it.
+    /// Deletes a stage; those after it move up. Refused with `IN_USE` when a deal is in it or the history of one refers
+    /// to it, and with `NOT_ALLOWED` for the only stage of a pipeline.
     #[graphql(guard = "Can(Permission::PipelinesWrite)")]
     async fn delete_pipeline_stage(
         &self,
         ctx: &Context<'_>,
-        input: DeletePipelineStageInput,
+        #[graphql(desc = "What to delete.")] input: DeletePipelineStageInput,
     ) -> Result<DeletePipelineStagePayload> {
         let key = input.idempotency_key.clone();
         let (deleted_stage_id, outcome) = mutate(ctx, "deletePipelineStage", key, async |work| {
             let stage = queries::find_stage_for_update(work, input.stage_id, "stageId").await?;
             Patch::default().expect_version(input.expected_version, stage.version)?;
+            let mut stages = queries::stages_of(work, stage.pipeline_id).await?;
+            stages.retain(|other| other.id != stage.id);
+            if stages.is_empty() {
+                let message = "A pipeline has at least one stage. Delete the pipeline instead.";
+                return Err(Error::invalid("stageId", ProblemCode::NotAllowed, message));
+            }
             queries::delete_stage(work, stage.id).await?;
             work.record(stage.id, "DELETED", &stage)?;
+            number(work, stages, None).await?;
             Ok(stage.id)
         })
         .await?;

@@ -165,7 +165,7 @@ pub(super) async fn find_for_update(tx: &Transaction, id: Id<Pipeline>, field: &
     found.ok_or_else(|| Error::invalid(field, ProblemCode::NotFound, "There is no such pipeline."))
 }
 
-/// Reads a stage and locks it until the end of the transaction.
+/// Reads a stage and locks it, and its pipeline, until the end of the transaction.
 ///
 /// # Errors
 /// As a user error on `field` when there is no such stage.
@@ -174,6 +174,10 @@ pub(super) async fn find_stage_for_update(
     id: Id<PipelineStage>,
     field: &str,
 ) -> Result<PipelineStage> {
+    // The pipeline first, by everybody: who changes the order of stages writes several of them, and two who had locked a
+    // stage each would wait for one another.
+    let pipeline = stage(tx, id, field).await?.pipeline_id;
+    find_for_update(tx, pipeline, field).await?;
     let found = pipeline_stages::table
         .filter(pipeline_stages::id.eq(id))
         .select(PipelineStage::as_select())
@@ -264,16 +268,25 @@ pub(super) async fn update(tx: &Transaction, pipeline: &Pipeline) -> Result<()> 
     Ok(())
 }
 
-/// Makes no pipeline the default one, so that another can become it.
+/// The default pipeline, locked until the end of the transaction.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn clear_default(tx: &Transaction) -> Result<()> {
-    diesel::update(pipelines::table.filter(pipelines::is_default))
-        .set(pipelines::is_default.eq(false))
-        .execute(&mut tx.conn())
-        .await?;
-    Ok(())
+pub(super) async fn default_for_update(tx: &Transaction) -> Result<Option<Pipeline>> {
+    // Who has waited for the lock may find that the pipeline is the default no more, and looks for the one that is.
+    for _ in 0..3 {
+        let found = pipelines::table
+            .filter(pipelines::is_default)
+            .select(Pipeline::as_select())
+            .for_update()
+            .first(&mut tx.conn())
+            .await
+            .optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Writes a changed stage.

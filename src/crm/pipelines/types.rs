@@ -91,8 +91,8 @@ impl PipelineStage {
     }
 
     /// The pipeline that the stage belongs to.
-    async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Arc<Pipeline>>> {
-        ctx.load::<PipelineById>(self.pipeline_id).await
+    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Arc<Pipeline>>> {
+        ctx.relation::<PipelineById>(self.pipeline_id).await
     }
 
     /// The number of deals in this stage, in all currencies.
@@ -103,7 +103,12 @@ impl PipelineStage {
 
     /// The amounts of this stage's deals, added up. Amounts of different currencies are never added: this is the sum of
     /// the deals in the given currency, by default the tenant's.
-    async fn total_amount(&self, ctx: &Context<'_>, currency_code: Option<CurrencyCode>) -> Result<Money> {
+    async fn total_amount(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The currency of the deals to add up; the tenant's when left out.")]
+        currency_code: Option<CurrencyCode>,
+    ) -> Result<Money> {
         let totals = ctx.load::<StageTotals>(self.id);
         let (currency, totals) =
             futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
@@ -112,7 +117,12 @@ impl PipelineStage {
 
     /// The amounts of this stage's deals, each times its own win probability, added up. As with `totalAmount`, of the
     /// deals in the given currency, by default the tenant's.
-    async fn weighted_amount(&self, ctx: &Context<'_>, currency_code: Option<CurrencyCode>) -> Result<Money> {
+    async fn weighted_amount(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The currency of the deals to add up; the tenant's when left out.")]
+        currency_code: Option<CurrencyCode>,
+    ) -> Result<Money> {
         let totals = ctx.load::<StageTotals>(self.id);
         let (currency, totals) =
             futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
@@ -132,10 +142,10 @@ impl PipelineStage {
     async fn deals(
         &self,
         ctx: &Context<'_>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Deal>> {
         nested::<DealsByStage>(ctx, self.id, PageArgs::new(first, after, last, before)).await
     }
@@ -173,19 +183,21 @@ pub struct PipelineQuery;
 #[Object]
 impl PipelineQuery {
     /// A pipeline by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::PipelinesRead)")]
-    async fn pipeline(&self, ctx: &Context<'_>, id: Id<Pipeline>) -> Result<Option<Arc<Pipeline>>> {
-        ctx.load::<PipelineById>(id).await
+    async fn pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The id of the pipeline.")] id: Id<Pipeline>,
+    ) -> Option<Result<Arc<Pipeline>>> {
+        ctx.find::<PipelineById>(Permission::PipelinesRead, id).await
     }
 
     /// A stage by its id; null when there is none.
-    #[graphql(guard = "Can(Permission::PipelinesRead)")]
     async fn pipeline_stage(
         &self,
         ctx: &Context<'_>,
-        id: Id<PipelineStage>,
-    ) -> Result<Option<Arc<PipelineStage>>> {
-        ctx.load::<StageById>(id).await
+        #[graphql(desc = "The id of the stage.")] id: Id<PipelineStage>,
+    ) -> Option<Result<Arc<PipelineStage>>> {
+        ctx.find::<StageById>(Permission::PipelinesRead, id).await
     }
 
     /// The tenant's pipelines, oldest first unless ordered otherwise.
@@ -193,11 +205,11 @@ impl PipelineQuery {
     async fn pipelines(
         &self,
         ctx: &Context<'_>,
-        order_by: Option<PipelineOrder>,
-        first: Option<i32>,
-        after: Option<Cursor>,
-        last: Option<i32>,
-        before: Option<Cursor>,
+        #[graphql(desc = "How to sort them.")] order_by: Option<PipelineOrder>,
+        #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
+        #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "End before this place.")] before: Option<Cursor>,
     ) -> Result<Connection<Pipeline>> {
         let order = order_by.map_or((PipelineOrderField::CreatedAt, OrderDirection::Asc), |by| {
             (by.field, by.direction)

@@ -329,7 +329,7 @@ impl<'a> Uses<'a> {
                         let argument = definition.and_then(|field| field.arguments.get(name.node.as_str()));
                         if let Some(argument) = argument {
                             let place = Place::Typed(&argument.ty, argument.default.is_some());
-                            self.value(&value.node, place, value.pos)?;
+                            self.value(&value.node, place, value.pos, 0)?;
                         }
                     }
                     let of = definition.map_or("", |field| &field.of);
@@ -355,7 +355,7 @@ impl<'a> Uses<'a> {
             if matches!(directive.node.name.node.as_str(), "skip" | "include")
                 && let Some(condition) = directive.node.get_argument("if")
             {
-                self.value(&condition.node, Place::Condition, condition.pos)?;
+                self.value(&condition.node, Place::Condition, condition.pos, 0)?;
             }
         }
         Ok(())
@@ -364,8 +364,15 @@ impl<'a> Uses<'a> {
     /// Checks a literal, and notes the variables in it.
     ///
     /// Validation passes over every literal with a variable in it, since it does not know what will stand there.
-    fn value(&mut self, value: &'a Value, place: Place<'a>, at: Pos) -> Result<(), Refusal> {
+    fn value(&mut self, value: &'a Value, place: Place<'a>, at: Pos, depth: usize) -> Result<(), Refusal> {
         self.nodes += 1;
+        if depth > self.limits.input_depth {
+            let (what, limit) = (
+                "levels of lists and objects in an argument",
+                self.limits.input_depth,
+            );
+            return Err(too_complex(what, depth, limit, Some(at)));
+        }
         if let Value::Variable(name) = value {
             self.variables.push(Use { name, ty: place, at });
             return Ok(());
@@ -395,9 +402,11 @@ impl<'a> Uses<'a> {
                 }
                 return items
                     .iter()
-                    .try_for_each(|item| self.value(item, Place::Typed(inner, false), at));
+                    .try_for_each(|item| self.value(item, Place::Typed(inner, false), at, depth + 1));
             }
-            (BaseType::List(inner), single) => return self.value(single, Place::Typed(inner, false), at),
+            (BaseType::List(inner), single) => {
+                return self.value(single, Place::Typed(inner, false), at, depth);
+            }
             (BaseType::Named(name), _) => name,
         };
         let shape = self.shape;
@@ -426,7 +435,7 @@ impl<'a> Uses<'a> {
                     } else {
                         Place::Typed(&field.ty, field.default.is_some())
                     };
-                    self.value(value, place, at)?;
+                    self.value(value, place, at, depth + 1)?;
                 }
                 true
             }

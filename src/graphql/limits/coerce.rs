@@ -30,7 +30,7 @@ pub(super) fn variables(
         match given.remove(name.as_str()).or_else(|| declared.default.clone()) {
             Some(mut value) => {
                 let mut path = Path::default();
-                match check(shape, limits, &mut value, &declared.ty, &mut path) {
+                match check(shape, limits, &mut value, &declared.ty, 0, &mut path) {
                     Ok(()) => drop(seen.insert(name.clone(), value)),
                     Err(reason) => errors.push(error(
                         BAD_USER_INPUT,
@@ -81,21 +81,25 @@ fn check(
     limits: &Limits,
     value: &mut Value,
     ty: &Type,
+    depth: usize,
     path: &mut Path,
 ) -> Result<(), String> {
+    if depth > limits.input_depth {
+        return Err(format!("it has more than {} levels", limits.input_depth));
+    }
     if matches!(value, Value::Null) {
         return if ty.nullable { Ok(()) } else { Err(expected(ty)) };
     }
     let name = match &ty.base {
         BaseType::List(inner) => {
             let Value::List(items) = value else {
-                return check(shape, limits, value, inner, path);
+                return check(shape, limits, value, inner, depth, path);
             };
             if items.len() > limits.list_items {
                 return Err(format!("the list has more than {} items", limits.list_items));
             }
             for (index, item) in items.iter_mut().enumerate() {
-                let result = check(shape, limits, item, inner, path);
+                let result = check(shape, limits, item, inner, depth + 1, path);
                 path.fail(|| index.to_string(), result)?;
             }
             return Ok(());
@@ -128,7 +132,7 @@ fn check(
             }
             for (key, value) in object.iter_mut() {
                 let result = match fields.get(key.as_str()) {
-                    Some(field) => check(shape, limits, value, &field.ty, path),
+                    Some(field) => check(shape, limits, value, &field.ty, depth + 1, path),
                     None => Err(format!("{name} has no such field")),
                 };
                 path.fail(|| key.to_string(), result)?;

@@ -81,6 +81,9 @@ pub struct Limits {
     pub default_page_size: u64,
     /// Items of one list among the arguments.
     pub list_items: usize,
+    /// Lists and objects within one another in one argument or variable: whoever reads them, down to the last resolver,
+    /// goes as deep.
+    pub input_depth: usize,
     /// Introspection fields of an operation: the reference client's full query has 230.
     pub introspection_fields: usize,
     /// Introspection fields below one another: the reference client's full query has 15.
@@ -111,6 +114,7 @@ impl Default for Limits {
             page_size: 100,
             default_page_size: 25,
             list_items: 500,
+            input_depth: 24,
             introspection_fields: 500,
             introspection_depth: 16,
             introspection: true,

@@ -13,9 +13,12 @@ use dealstream::config::Config;
 use dealstream::db::id::Id;
 use dealstream::db::migrate;
 use dealstream::events::Work;
+use dealstream::founding;
 use dealstream::graphql::Session;
 use dealstream::graphql::scalar::CurrencyCode;
 use dealstream::identity::{self, NewTenant, User};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -100,7 +103,7 @@ impl TestApp {
             // Nobody signs in with it: tests of signing in sign up themselves.
             password_hash: "-".to_owned(),
         };
-        let (mut work, tenant, user) = identity::found_tenant(&self.app.db, &self.app.hub, new)
+        let (mut work, tenant, user) = founding::found_tenant(&self.app.db, &self.app.hub, new)
             .await
             .unwrap();
         let position = work.append().await.unwrap();
@@ -129,6 +132,39 @@ impl TestApp {
         let position = work.append().await.unwrap();
         work.commit(position).await.unwrap();
         self.client(tenant, id.uuid(), role)
+    }
+
+    /// The database as its superuser sees it: beside all policies.
+    pub async fn superuser(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Waits until connections that were given back off their users' path are free again.
+    pub async fn settle(&self) {
+        let settled = async {
+            loop {
+                let (open, free) = self.app.db.pool_status();
+                if open == free {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), settled)
+            .await
+            .expect("a connection was not given back");
+    }
+
+    /// Who a token stands for.
+    pub fn with_token(&self, token: &str) -> Client {
+        Client {
+            viewer: Some(self.app.authenticate(token).unwrap()),
+            ..self.anon()
+        }
     }
 
     fn client(&self, tenant: uuid::Uuid, user: uuid::Uuid, role: Role) -> Client {
@@ -201,6 +237,29 @@ impl Client {
         let response = self.app.schema.execute(request).await;
         session.finish();
         serde_json::to_value(response).unwrap()
+    }
+
+    /// The answers of a subscription, each given once its session holds nothing any more, as the socket does it.
+    pub fn subscribe(&self, document: &str, variables: Value) -> BoxStream<'static, Value> {
+        let prepared = self
+            .app
+            .documents
+            .prepare(document, None, Variables::from_json(variables))
+            .unwrap_or_else(|refusal| panic!("{document}\n{refusal}"));
+        let session = self.session();
+        let request: Request = prepared.into_request().data(session.clone());
+        let answers = self.app.schema.execute_stream(request);
+        let finish = move |response| {
+            session.finish();
+            serde_json::to_value(response).unwrap()
+        };
+        Box::pin(answers.map(finish))
+    }
+
+    /// Where the tenant's history stands.
+    pub async fn position(&self) -> String {
+        let data = self.query("{ viewer { position } }", json!({})).await;
+        data["viewer"]["position"].as_str().unwrap().to_owned()
     }
 
     /// The data of an answer that must have no errors.

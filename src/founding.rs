@@ -1,0 +1,112 @@
+//! Founding a tenant: the one act that concerns identity and the CRM at once, and so stands above both.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object};
+use chrono::{DateTime, Utc};
+
+use crate::auth::password;
+use crate::crm::pipelines;
+use crate::db::Database;
+use crate::error::{ProblemCode, Result};
+use crate::events::{Hub, Position, Work, work};
+use crate::graphql::ContextExt;
+use crate::graphql::input::Check;
+use crate::graphql::scalar::CurrencyCode;
+use crate::identity::{self, NewTenant, SignInPayload, Tenant, User};
+
+/// Founds a tenant: account, first user as its admin, history and the usual pipeline, all or nothing.
+/// Answers the open unit of work, for more to be added, with the tenant and the user.
+///
+/// # Errors
+/// As a user error on `email` when the address has an account already.
+pub async fn found_tenant(db: &Database, hub: &Arc<Hub>, new: NewTenant) -> Result<(Work, Tenant, User)> {
+    found_tenant_at(db, hub, new, work::now()).await
+}
+
+/// As [`found_tenant`], at a moment in the past.
+///
+/// # Errors
+/// As [`found_tenant`].
+pub async fn found_tenant_at(
+    db: &Database,
+    hub: &Arc<Hub>,
+    new: NewTenant,
+    now: DateTime<Utc>,
+) -> Result<(Work, Tenant, User)> {
+    let (mut work, tenant, user) = identity::insert_tenant(db, hub, new, now).await?;
+    let (pipeline, stages) = pipelines::insert_default(&work, now).await?;
+    work.record(pipeline.id, "CREATED", &pipeline)?;
+    for stage in &stages {
+        work.record(stage.id, "CREATED", stage)?;
+    }
+    Ok((work, tenant, user))
+}
+
+/// Characters of a new password at least.
+const MIN_PASSWORD: usize = 10;
+
+/// A tenant to be founded, with its first user.
+#[derive(Debug, InputObject)]
+pub struct SignUpInput {
+    /// The name of the organisation.
+    tenant_name: String,
+    /// Your name.
+    name: String,
+    /// The address that you will sign in with.
+    email: String,
+    /// Your password: 10 characters at least, 1,024 bytes at most.
+    #[graphql(secret)]
+    password: String,
+    /// The currency of sums, and of amounts for which none is given; US dollars when left out.
+    currency_code: Option<CurrencyCode>,
+}
+
+/// Mutations that found tenants.
+#[derive(Default)]
+pub struct FoundingMutation;
+
+#[Object]
+impl FoundingMutation {
+    /// Founds a tenant: you become its first user and admin, and it gets a pipeline with the usual stages.
+    async fn sign_up(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who founds which tenant.")] input: SignUpInput,
+    ) -> Result<SignInPayload> {
+        SignInPayload::of(ctx, sign_up(ctx, input).await)
+    }
+}
+
+async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<(Tenant, User, Option<Position>)> {
+    let mut check = Check::default();
+    let tenant_name = check.line("tenantName", &input.tenant_name);
+    let user_name = check.line("name", &input.name);
+    let email = check.optional_email("email", Some(input.email));
+    if email.is_none() {
+        check.problem("email", ProblemCode::Required, "email must not be empty.");
+    }
+    if input.password.chars().count() < MIN_PASSWORD {
+        check.problem(
+            "password",
+            ProblemCode::Invalid,
+            format!("A password has {MIN_PASSWORD} characters at least."),
+        );
+    } else if input.password.len() > password::MAX_BYTES {
+        let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
+        check.problem("password", ProblemCode::TooLong, message);
+    }
+    check.done()?;
+    let session = ctx.session();
+    let new = NewTenant {
+        name: tenant_name,
+        currency_code: input.currency_code.unwrap_or(CurrencyCode::USD),
+        user_name,
+        email: email.unwrap_or_default(),
+        password_hash: password::hash(input.password).await?,
+    };
+    let (mut work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;
+    let position = work.append().await?;
+    work.commit(position).await?;
+    Ok((tenant, user, Some(position)))
+}

@@ -1,0 +1,170 @@
+//! A retried mutation happens once.
+
+use dealstream::auth::Role;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestApp};
+
+async fn create(client: &Client, input: Value) -> Value {
+    client
+        .payload(
+            "createCompany",
+            "CreateCompanyInput",
+            "company { id name version }",
+            input,
+        )
+        .await
+}
+
+async fn companies(client: &Client) -> u64 {
+    let data = client.query("{ companies { totalCount } }", json!({})).await;
+    data["companies"]["totalCount"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn the_same_key_and_input_are_answered_the_same_and_done_once() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let input = json!({ "name": "Acme", "industry": "Tools", "idempotencyKey": "one" });
+    let first = create(&client, input.clone()).await;
+    assert_eq!(create(&client, input.clone()).await, first);
+    // Also when the record has changed meanwhile, and when it is there no more.
+    let id = &first["company"]["id"];
+    let renamed = json!({ "companyId": id, "name": "Renamed" });
+    client
+        .mutate("updateCompany", "UpdateCompanyInput", "company { id }", renamed)
+        .await;
+    assert_eq!(create(&client, input.clone()).await, first);
+    client
+        .mutate(
+            "deleteCompany",
+            "DeleteCompanyInput",
+            "deletedCompanyId",
+            json!({ "companyId": id }),
+        )
+        .await;
+    assert_eq!(create(&client, input).await, first);
+    // The order of fields says nothing, nor whether they are variables.
+    let shuffled = r#"mutation { createCompany(input: { idempotencyKey: "one", industry: "Tools", name: "Acme" }) { company { id } } }"#;
+    let data = client.query(shuffled, json!({})).await;
+    assert_eq!(data["createCompany"]["company"]["id"], *id);
+    assert_eq!(companies(&client).await, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_for_something_else_is_refused() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    create(&client, json!({ "name": "Acme", "idempotencyKey": "one" })).await;
+    let other_input = create(&client, json!({ "name": "Other", "idempotencyKey": "one" })).await;
+    let more_input = create(
+        &client,
+        json!({ "name": "Acme", "industry": "Tools", "idempotencyKey": "one" }),
+    )
+    .await;
+    let input = json!({ "name": "Acme", "idempotencyKey": "one" });
+    let other_mutation = client
+        .payload("createContact", "CreateContactInput", "contact { id }", input)
+        .await;
+    for payload in [other_input, more_input, other_mutation] {
+        let error = &payload["userErrors"][0];
+        assert_eq!(error["code"], "IDEMPOTENCY_KEY_REUSED", "{payload}");
+        assert_eq!(error["field"], json!(["input", "idempotencyKey"]));
+    }
+    assert_eq!(companies(&client).await, 1);
+}
+
+#[tokio::test]
+async fn a_header_does_what_the_input_does() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await.with_idempotency_key("header");
+    let first = create(&client, json!({ "name": "Acme" })).await;
+    assert_eq!(create(&client, json!({ "name": "Acme" })).await, first);
+    let other = create(&client, json!({ "name": "Other" })).await;
+    assert_eq!(other["userErrors"][0]["code"], "IDEMPOTENCY_KEY_REUSED");
+    // What the input says counts more.
+    let own = create(&client, json!({ "name": "Own", "idempotencyKey": "own" })).await;
+    assert_eq!(own["company"]["name"], "Own");
+    assert_eq!(companies(&client).await, 2);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_its_user_and_tenant() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let clients = [
+        client.clone(),
+        app.user(&client, Role::Sales).await,
+        app.tenant().await,
+    ];
+    let mut ids = Vec::new();
+    for client in &clients {
+        let payload = create(client, json!({ "name": "Acme", "idempotencyKey": "one" })).await;
+        ids.push(payload["company"]["id"].clone());
+    }
+    assert!(ids.iter().all(Value::is_string), "{ids:?}");
+    assert!(ids[0] != ids[1] && ids[1] != ids[2]);
+}
+
+#[tokio::test]
+async fn what_was_refused_may_be_tried_again_under_its_key() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let refused = create(&client, json!({ "name": "", "idempotencyKey": "one" })).await;
+    assert_eq!(refused["userErrors"][0]["code"], "REQUIRED");
+    let done = create(&client, json!({ "name": "Acme", "idempotencyKey": "one" })).await;
+    assert_eq!(done["userErrors"], json!([]));
+}
+
+/// Sends the same mutation many times at once: all answers must be the same, and without a problem.
+async fn at_once(client: &Client, field: &str, ty: &str, selection: &str, input: Value) -> Value {
+    let requests = (0..6).map(|_| client.payload(field, ty, selection, input.clone()));
+    let answers = join_all(requests).await;
+    for answer in &answers {
+        assert_eq!(answer["userErrors"], json!([]), "{field}: {answers:#?}");
+        assert_eq!(*answer, answers[0], "{field}");
+    }
+    answers[0].clone()
+}
+
+#[tokio::test]
+async fn of_the_same_request_many_times_at_once_one_is_done_and_all_are_answered() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let company = json!({ "name": "Acme", "idempotencyKey": "create" });
+    at_once(
+        &client,
+        "createCompany",
+        "CreateCompanyInput",
+        "company { id }",
+        company,
+    )
+    .await;
+    assert_eq!(companies(&client).await, 1);
+    // What would be refused a second time: the name is taken, the version is stale, the record is gone.
+    let pipeline = json!({ "name": "Second", "idempotencyKey": "pipeline" });
+    at_once(
+        &client,
+        "createPipeline",
+        "CreatePipelineInput",
+        "pipeline { id }",
+        pipeline,
+    )
+    .await;
+    let deal = client.deal(json!({ "name": "D" })).await;
+    let stage = client.stage("Proposal").await;
+    let input = json!({ "dealId": deal, "stageId": stage, "expectedVersion": 1, "idempotencyKey": "move" });
+    let moved = at_once(
+        &client,
+        "moveDeal",
+        "MoveDealInput",
+        "deal { version } stageChange { id }",
+        input,
+    )
+    .await;
+    assert_eq!(moved["deal"]["version"], 2);
+    assert!(moved["stageChange"]["id"].is_string());
+    let input = json!({ "dealId": deal, "idempotencyKey": "delete" });
+    at_once(&client, "deleteDeal", "DeleteDealInput", "deletedDealId", input).await;
+}

@@ -1,0 +1,388 @@
+//! The schema keeps its promises: it is committed, described, and guarded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use async_graphql::parser::types::{InputValueDefinition, TypeKind};
+use dealstream::auth::{Permission, Role};
+use serde_json::{Value, json};
+
+use crate::support::TestApp;
+use crate::support::recipes::{Records, Sdl, arguments, operation};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_committed_schema_is_current() {
+    let committed = std::fs::read_to_string(root().join("schema.graphql")).unwrap_or_default();
+    let current = dealstream::api::sdl();
+    if committed.trim_end() != current.trim_end() {
+        let written = Path::new(env!("CARGO_TARGET_TMPDIR")).join("schema.graphql");
+        std::fs::write(&written, &current).unwrap();
+        panic!(
+            "schema.graphql is not current: run `make schema`, or take {}",
+            written.display()
+        );
+    }
+}
+
+const BUILT_IN: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
+
+/// What has no description, or one that is not of the right form.
+#[derive(Default)]
+struct Undescribed(Vec<String>);
+
+impl Undescribed {
+    fn sentence(&mut self, what: String, text: Option<&str>) {
+        let text = text.unwrap_or_default().trim();
+        let begins = text.chars().next().is_some_and(char::is_uppercase);
+        if !begins || !text.ends_with('.') {
+            self.0.push(format!("{what} wants full sentences: {text:?}"));
+        }
+    }
+
+    fn arguments(&mut self, of: &str, arguments: &[async_graphql::Positioned<InputValueDefinition>]) {
+        for argument in arguments {
+            let text = argument.node.description.as_ref().map(|text| text.node.as_str());
+            self.sentence(format!("{of}({})", argument.node.name), text);
+        }
+    }
+}
+
+#[test]
+fn everything_in_the_schema_is_described() {
+    let sdl = Sdl::get();
+    let mut undescribed = Undescribed::default();
+    for ty in sdl
+        .types()
+        .filter(|ty| !BUILT_IN.contains(&ty.name.node.as_str()))
+    {
+        let name = ty.name.node.as_str();
+        undescribed.sentence(
+            name.to_owned(),
+            ty.description.as_ref().map(|text| text.node.as_str()),
+        );
+        for field in sdl.fields(name) {
+            let of = format!("{name}.{}", field.name);
+            undescribed.sentence(
+                of.clone(),
+                field.description.as_ref().map(|text| text.node.as_str()),
+            );
+            undescribed.arguments(&of, &field.arguments);
+        }
+        match &ty.kind {
+            TypeKind::Enum(values) => {
+                for value in &values.values {
+                    let text = value.node.description.as_ref().map(|text| text.node.as_str());
+                    undescribed.sentence(format!("{name}.{}", value.node.value), text);
+                }
+            }
+            TypeKind::InputObject(input) => undescribed.arguments(name, &input.fields),
+            _ => {}
+        }
+    }
+    undescribed.0.sort();
+    assert!(undescribed.0.is_empty(), "{:#?}", undescribed.0);
+}
+
+#[test]
+fn every_custom_scalar_says_where_it_is_specified() {
+    let sdl = Sdl::get();
+    let scalars = sdl.types().filter(|ty| matches!(ty.kind, TypeKind::Scalar));
+    let custom: Vec<_> = scalars
+        .filter(|ty| !BUILT_IN.contains(&ty.name.node.as_str()))
+        .collect();
+    assert!(custom.len() >= 4);
+    for ty in custom {
+        let specified = ty
+            .directives
+            .iter()
+            .any(|directive| directive.node.name.node == "specifiedBy");
+        assert!(specified, "{}", ty.name);
+    }
+    assert!(sdl.ty("Date").is_some() && sdl.ty("DateTime").is_some());
+}
+
+/// GraphQL's `Int` has 32 bits; a wider integer behind it fails only on the day when it is large.
+#[test]
+fn no_int_in_the_schema_is_wider_than_32_bits() {
+    let wide = ["i64", "u64", "u32", "i128", "u128", "usize", "isize"];
+    let mut found = Vec::new();
+    for file in super::architecture::sources() {
+        let in_schema = ["types.rs", "mutations.rs", "subscriptions.rs"]
+            .iter()
+            .any(|name| file.path.ends_with(name))
+            || file.path.starts_with("graphql/") && !file.path.starts_with("graphql/limits");
+        if !in_schema {
+            continue;
+        }
+        let mut object = false;
+        let mut shown = false;
+        for (number, line) in file.code.lines().enumerate() {
+            match line.trim_end() {
+                "}" => (object, shown) = (false, false),
+                it if it.starts_with("#[Object") || it.starts_with("#[Subscription") => object = true,
+                it if it.starts_with("#[derive(") => {
+                    shown = it.contains("SimpleObject") || it.contains("InputObject");
+                }
+                _ => {}
+            }
+            let ty = if object && line.contains("async fn ") {
+                line.rsplit_once("->").map(|(_, ty)| ty)
+            } else if shown && line.starts_with("    ") {
+                line.split_once(':').map(|(_, ty)| ty)
+            } else {
+                None
+            };
+            let is_wide = |ty: &str| {
+                ty.split(|c: char| !c.is_alphanumeric())
+                    .any(|word| wide.contains(&word))
+            };
+            if ty.is_some_and(is_wide) {
+                found.push(format!("{}:{}", file.path, number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
+/// What each root field needs. `None` is for everybody who has signed in.
+const NEEDS: &[(&str, Option<Permission>)] = {
+    use Permission as P;
+    &[
+        ("viewer", None),
+        // What it finds decides, field by field: see `a_node_needs_the_permission_of_its_kind`.
+        ("node", None),
+        ("nodes", None),
+        ("tenant", Some(P::TenantRead)),
+        ("updateTenant", Some(P::TenantWrite)),
+        ("user", Some(P::UsersRead)),
+        ("users", Some(P::UsersRead)),
+        ("company", Some(P::CompaniesRead)),
+        ("companies", Some(P::CompaniesRead)),
+        ("createCompany", Some(P::CompaniesWrite)),
+        ("updateCompany", Some(P::CompaniesWrite)),
+        ("deleteCompany", Some(P::CompaniesDelete)),
+        ("contact", Some(P::ContactsRead)),
+        ("contacts", Some(P::ContactsRead)),
+        ("createContact", Some(P::ContactsWrite)),
+        ("updateContact", Some(P::ContactsWrite)),
+        ("deleteContact", Some(P::ContactsDelete)),
+        ("pipeline", Some(P::PipelinesRead)),
+        ("pipelines", Some(P::PipelinesRead)),
+        ("pipelineStage", Some(P::PipelinesRead)),
+        ("createPipeline", Some(P::PipelinesWrite)),
+        ("updatePipeline", Some(P::PipelinesWrite)),
+        ("deletePipeline", Some(P::PipelinesWrite)),
+        ("createPipelineStage", Some(P::PipelinesWrite)),
+        ("updatePipelineStage", Some(P::PipelinesWrite)),
+        ("deletePipelineStage", Some(P::PipelinesWrite)),
+        ("deal", Some(P::DealsRead)),
+        ("deals", Some(P::DealsRead)),
+        ("dealStageChange", Some(P::DealsRead)),
+        ("dealStageChanged", Some(P::DealsRead)),
+        ("createDeal", Some(P::DealsWrite)),
+        ("updateDeal", Some(P::DealsWrite)),
+        ("moveDeal", Some(P::DealsWrite)),
+        ("deleteDeal", Some(P::DealsDelete)),
+        ("interaction", Some(P::InteractionsRead)),
+        ("interactions", Some(P::InteractionsRead)),
+        ("createInteraction", Some(P::InteractionsWrite)),
+        ("updateInteraction", Some(P::InteractionsWrite)),
+        ("completeInteraction", Some(P::InteractionsWrite)),
+        ("deleteInteraction", Some(P::InteractionsDelete)),
+    ]
+};
+
+/// Root fields for who has no token yet.
+const OPEN: [&str; 2] = ["signIn", "signUp"];
+
+fn root_fields() -> Vec<(&'static str, String)> {
+    let sdl = Sdl::get();
+    let of = |root: &'static str| {
+        let fields = sdl.fields(root);
+        fields
+            .into_iter()
+            .map(move |field| (root, field.name.to_string()))
+            .collect::<Vec<_>>()
+    };
+    ["Query", "Mutation", "Subscription"]
+        .into_iter()
+        .flat_map(of)
+        .collect()
+}
+
+/// The first answer of a root field, asked about records that do not exist.
+async fn first_answer(client: &crate::support::Client, root: &str, field: &str) -> Value {
+    let (document, variables) = operation(root, field, arguments(field, &Records::unknown()));
+    if root == "Subscription" {
+        use futures::StreamExt;
+        return client.subscribe(&document, variables).next().await.unwrap();
+    }
+    client.answer(&document, variables).await
+}
+
+#[tokio::test]
+async fn every_root_field_but_signing_in_and_up_needs_a_token() {
+    let app = TestApp::new().await;
+    for (root, field) in root_fields() {
+        let answer = first_answer(&app.anon(), root, &field).await;
+        let code = &answer["errors"][0]["extensions"]["code"];
+        match field.as_str() {
+            // Nobody has this address.
+            "signIn" => assert_eq!(code, "UNAUTHENTICATED"),
+            "signUp" => assert_eq!(
+                answer["data"]["signUp"]["userErrors"][0]["code"], "INVALID",
+                "{answer}"
+            ),
+            _ => {
+                assert_eq!(code, "UNAUTHENTICATED", "{field}: {answer}");
+                let message = answer["errors"][0]["message"].as_str().unwrap();
+                assert!(message.starts_with("Sign in first"), "{message}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_role_gets_exactly_what_the_policy_says() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let needs: BTreeMap<_, _> = NEEDS.iter().copied().collect();
+    assert_eq!(needs.len(), NEEDS.len(), "no field is named twice");
+    let fields = root_fields();
+    for name in needs.keys() {
+        assert!(
+            fields.iter().any(|(_, field)| field == name),
+            "{name} is no root field"
+        );
+    }
+    for role in Role::ALL {
+        let client = app.user(&admin, *role).await;
+        for (root, field) in fields.iter().filter(|(_, field)| !OPEN.contains(&field.as_str())) {
+            let need = needs
+                .get(field.as_str())
+                .unwrap_or_else(|| panic!("say what {field} needs"));
+            let answer = first_answer(&client, root, field).await;
+            let error = &answer["errors"][0]["extensions"];
+            match need {
+                Some(permission) if !role.permits(*permission) => {
+                    assert_eq!(error["code"], "FORBIDDEN", "{role:?} {field}: {answer}");
+                    assert_eq!(error["permission"], permission.name(), "{role:?} {field}");
+                }
+                _ => assert!(answer["errors"].is_null(), "{role:?} {field}: {answer}"),
+            }
+        }
+        let data = client.query("{ viewer { role permissions } }", json!({})).await;
+        let permissions: Vec<_> = role.permissions().into_iter().map(Permission::name).collect();
+        assert_eq!(
+            data["viewer"],
+            json!({ "role": role.as_str(), "permissions": permissions })
+        );
+    }
+}
+
+/// The policy, said a second time in other words: a slip in it shows here.
+#[test]
+fn the_policy_is_what_it_is_meant_to_be() {
+    let may = |role: Role, end: &str| -> Vec<&str> {
+        let permissions = role.permissions().into_iter().map(Permission::name);
+        permissions.filter_map(|name| name.strip_suffix(end)).collect()
+    };
+    let all = [
+        "TENANT",
+        "USERS",
+        "COMPANIES",
+        "CONTACTS",
+        "PIPELINES",
+        "DEALS",
+        "INTERACTIONS",
+    ];
+    for role in Role::ALL {
+        assert_eq!(may(*role, "_READ"), all, "{role:?}");
+    }
+    assert_eq!(may(Role::Admin, "_WRITE"), all);
+    assert_eq!(may(Role::Manager, "_WRITE"), all[2..]);
+    assert_eq!(
+        may(Role::Sales, "_WRITE"),
+        ["COMPANIES", "CONTACTS", "DEALS", "INTERACTIONS"]
+    );
+    assert_eq!(
+        may(Role::Marketing, "_WRITE"),
+        ["COMPANIES", "CONTACTS", "INTERACTIONS"]
+    );
+    assert_eq!(may(Role::Viewer, "_WRITE"), [""; 0]);
+    let records = ["COMPANIES", "CONTACTS", "DEALS", "INTERACTIONS"];
+    assert_eq!(may(Role::Admin, "_DELETE"), records);
+    assert_eq!(may(Role::Manager, "_DELETE"), records);
+    assert_eq!(may(Role::Sales, "_DELETE"), ["DEALS", "INTERACTIONS"]);
+    assert_eq!(may(Role::Marketing, "_DELETE"), [""; 0]);
+    assert_eq!(may(Role::Viewer, "_DELETE"), [""; 0]);
+}
+
+/// The columns of a table: name, diesel's type.
+type Columns = BTreeMap<String, Vec<(String, String)>>;
+
+/// The tables that `db/schema.rs` tells diesel of, each with its primary key.
+fn known_tables() -> (Columns, BTreeMap<String, String>) {
+    let text = std::fs::read_to_string(root().join("src/db/schema.rs")).unwrap();
+    let (mut tables, mut keys) = (Columns::new(), BTreeMap::new());
+    for table in text.split("diesel::table! {").skip(1) {
+        let (head, rest) = table.split_once(") {").unwrap();
+        let (name, key) = head.trim().split_once(" (").unwrap();
+        let (columns, _) = rest.split_once('}').unwrap();
+        let column = |line: &str| {
+            let (name, ty) = line.trim().trim_end_matches(',').split_once(" -> ")?;
+            Some((name.to_owned(), ty.to_owned()))
+        };
+        tables.insert(name.to_owned(), columns.lines().filter_map(column).collect());
+        keys.insert(name.to_owned(), key.to_owned());
+    }
+    (tables, keys)
+}
+
+#[tokio::test]
+async fn what_diesel_knows_of_the_tables_is_what_the_migrations_made() {
+    let app = TestApp::new().await;
+    let client = app.superuser().await;
+    let rows = client
+        .query(
+            "SELECT c.relname::text, a.attname::text, a.attnotnull, t.typname::text
+               FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
+                AND NOT a.attisdropped AND a.attgenerated = '' AND c.relname <> '__diesel_schema_migrations'
+              ORDER BY c.relname, a.attnum",
+            &[],
+        )
+        .await
+        .unwrap();
+    let mut made = Columns::new();
+    for row in rows {
+        let (table, column, not_null, ty): (String, String, bool, String) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let mut ty = ty[..1].to_uppercase() + &ty[1..];
+        if !not_null {
+            ty = format!("Nullable<{ty}>");
+        }
+        made.entry(table).or_default().push((column, ty));
+    }
+    let (known, known_keys) = known_tables();
+    assert_eq!(known, made);
+    let rows = client
+        .query(
+            "SELECT c.relname::text, string_agg(a.attname, ', ' ORDER BY k.place)
+               FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+               CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+              WHERE i.indisprimary AND c.relnamespace = 'public'::regnamespace
+                AND c.relname <> '__diesel_schema_migrations'
+              GROUP BY c.relname",
+            &[],
+        )
+        .await
+        .unwrap();
+    let keys: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(known_keys, keys);
+}
