@@ -93,6 +93,9 @@ fn run() -> Result<(), String> {
         match command {
             Command::Migrate => Ok(()),
             Command::Demo(size) => {
+                // Nobody signs in meanwhile, so no secret need be given for it.
+                let unused = || format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()).into();
+                config.jwt_secret.get_or_insert_with(unused);
                 let app = App::new(config, &url).await?;
                 demo::run(&app, &size).await
             }
@@ -117,7 +120,10 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
     let demo = embedded && app.config.demo;
     if demo {
         let loaded = demo::small(&app).await;
-        loaded.map_err(|error| format!("the demo data could not be loaded: {error:?}"))?;
+        loaded.map_err(|error| {
+            tracing::error!(?error, "the demo data could not be loaded");
+            format!("the demo data could not be loaded: {}", error.message())
+        })?;
     }
     print!("{}", banner(&app.config, address, embedded, demo));
     let shutdown = app.shutdown.clone();
