@@ -153,7 +153,7 @@ const NEEDS: &[(&str, Option<Permission>)] = {
     use Permission as P;
     &[
         ("viewer", None),
-        // What it finds decides, field by field: see `a_node_needs_the_permission_of_its_kind`.
+        // What they find decides; so far every role may read every kind.
         ("node", None),
         ("nodes", None),
         ("tenant", Some(P::TenantRead)),
