@@ -73,6 +73,11 @@ fn run() -> Result<(), String> {
     // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
     let url = match &config.database_url {
+        Some(_) if config.jwt_secret.is_none() && !matches!(command, Command::Migrate) => {
+            return Err(
+                "JWT_SECRET is missing: with DATABASE_URL, give at least 32 random bytes.".to_owned(),
+            );
+        }
         Some(url) => url.clone(),
         None => {
             let started = Embedded::start(&config.data_dir).map_err(|error| error.to_string())?;
