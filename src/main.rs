@@ -73,7 +73,7 @@ fn run() -> Result<(), String> {
     // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
     let url = match &config.database_url {
-        Some(_) if config.jwt_secret.is_none() && !matches!(command, Command::Migrate) => {
+        Some(_) if config.jwt_secret.is_none() && matches!(command, Command::Serve) => {
             return Err(
                 "JWT_SECRET is missing: with DATABASE_URL, give at least 32 random bytes.".to_owned(),
             );
