@@ -205,7 +205,7 @@ async fn of_many_who_make_their_pipeline_the_default_all_are_answered_and_one_is
     let app = TestApp::new().await;
     let client = app.tenant().await;
     let mut ids = Vec::new();
-    for number in 0..5 {
+    for number in 0..8 {
         ids.push(pipeline(&client, &format!("P{number}"), &["S"]).await["id"].clone());
     }
     let updates = ids

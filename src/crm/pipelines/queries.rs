@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::model::{DEFAULT_STAGES, Pipeline, PipelineStage};
 use crate::db::id::Id;
-use crate::db::schema::{pipeline_stages, pipelines};
+use crate::db::schema::{pipeline_stages, pipelines, tenants};
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::Batch;
@@ -273,20 +273,23 @@ pub(super) async fn update(tx: &Transaction, pipeline: &Pipeline) -> Result<()> 
 /// # Errors
 /// When the database fails.
 pub(super) async fn default_for_update(tx: &Transaction) -> Result<Option<Pipeline>> {
-    // Who has waited for the lock may find that the pipeline is the default no more, and looks for the one that is.
-    for _ in 0..3 {
-        let found = pipelines::table
-            .filter(pipelines::is_default)
-            .select(Pipeline::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
+    let mut conn = tx.conn();
+    // Whoever makes another pipeline the default holds the tenant, so that the one found here still is it when its row
+    // has been waited for.
+    tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(tenants::id)
+        .for_no_key_update()
+        .execute(&mut conn)
+        .await?;
+    let found = pipelines::table
+        .filter(pipelines::is_default)
+        .select(Pipeline::as_select())
+        .for_update()
+        .first(&mut conn)
+        .await
+        .optional()?;
+    Ok(found)
 }
 
 /// Writes a changed stage.
