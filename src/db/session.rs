@@ -99,11 +99,14 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had.
     pub async fn conn(&self) -> Result<&AsyncPgConnection> {
-        let lease = self
+        if let Some(lease) = self.lease.get() {
+            return Ok(&lease.connection);
+        }
+        // Boxed, because every loader's future has room for this one, and one of them needs it.
+        let begin = self
             .lease
-            .get_or_try_init(|| Lease::begin(&self.db, READ, self.tenant))
-            .await?;
-        Ok(&lease.connection)
+            .get_or_try_init(|| Lease::begin(&self.db, READ, self.tenant));
+        Ok(&Box::pin(begin).await?.connection)
     }
 }
 

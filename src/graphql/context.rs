@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql::Context;
 use diesel_async::AsyncPgConnection;
+use futures::future::BoxFuture;
 
 use super::loader::{Batch, Loaders};
 use crate::auth::{Permission, Viewer};
@@ -140,7 +141,9 @@ pub trait ContextExt {
     }
 
     /// Loads one of many: what is asked for in the same level of a document is read by one statement.
-    fn load<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
+    ///
+    /// Boxed: the executor makes room for an object's largest resolver whenever it resolves any of its fields.
+    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>>;
 
     /// Loads what a record refers to, if anything. Resolvers of nullable fields answer `Option<Result<…>>` like this:
     /// then an error makes this one field null, and not, as with `Result<Option<…>>`, everything around it.
@@ -163,9 +166,11 @@ impl ContextExt for Context<'_> {
         self.data_unchecked::<Arc<Session>>()
     }
 
-    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Value>> {
-        let reading = self.reading()?;
-        reading.loaders.get::<B>().load(key).await
+    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>> {
+        Box::pin(async move {
+            let loader = self.reading()?.loaders.get::<B>();
+            loader.load(key).await
+        })
     }
 
     async fn relation<B: Batch>(&self, key: impl Into<Option<B::Key>> + Send) -> Option<Result<B::Value>> {

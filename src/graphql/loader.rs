@@ -52,10 +52,12 @@ struct Runner<B> {
 
 impl<B: Batch> BatchFn<B::Key, Loaded<B::Value>> for Runner<B> {
     async fn load(&mut self, keys: &[B::Key]) -> HashMap<B::Key, Loaded<B::Value>> {
-        let found = match self.snapshot.conn().await {
-            Ok(conn) => B::load(conn, keys).await,
-            Err(error) => Err(error),
-        };
+        // Boxed, because the future of every key has room for this one, and the first of a batch runs it.
+        let found = Box::pin(async {
+            let conn = self.snapshot.conn().await?;
+            B::load(conn, keys).await
+        });
+        let found = found.await;
         match found {
             Ok(mut found) => keys
                 .iter()
