@@ -1,5 +1,7 @@
 //! Values of the schema that GraphQL does not have: decimals, money, currencies, moments and days.
 
+use std::sync::LazyLock;
+
 use async_graphql::{
     InputObject, InputType, InputValueError, InputValueResult, Scalar, ScalarType, SimpleObject, Value,
 };
@@ -51,7 +53,10 @@ impl ScalarType for Decimal {
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, diesel::AsExpression, diesel::FromSqlRow,
 )]
 #[diesel(sql_type = diesel::sql_types::Text)]
-pub struct CurrencyCode(&'static str);
+pub struct CurrencyCode {
+    code: &'static str,
+    digits: u32,
+}
 
 /// Active currencies of ISO 4217 by the number of digits after the point.
 const CURRENCIES: [(u32, &str); 3] = [
@@ -72,31 +77,36 @@ const CURRENCIES: [(u32, &str); 3] = [
 
 impl CurrencyCode {
     /// The US dollar, the currency of a new tenant.
-    pub const USD: Self = Self("USD");
+    pub const USD: Self = Self {
+        code: "USD",
+        digits: 2,
+    };
 
     /// The currency with this code, when there is one.
     pub fn find(code: &str) -> Option<Self> {
-        if code.len() != 3 {
-            return None;
-        }
-        CURRENCIES
-            .iter()
-            .flat_map(|(_, codes)| codes.split_whitespace())
-            .find(|known| *known == code)
-            .map(Self)
+        // In order of their codes: every deal that is read looks for its currency.
+        static SORTED: LazyLock<Vec<CurrencyCode>> = LazyLock::new(|| {
+            let of = |(digits, codes): (u32, &'static str)| {
+                codes
+                    .split_whitespace()
+                    .map(move |code| CurrencyCode { code, digits })
+            };
+            let mut all: Vec<_> = CURRENCIES.into_iter().flat_map(of).collect();
+            all.sort_unstable_by_key(|currency| currency.code);
+            all
+        });
+        let found = SORTED.binary_search_by_key(&code, |currency| currency.code);
+        found.ok().map(|index| SORTED[index])
     }
 
     /// The code.
     pub fn as_str(self) -> &'static str {
-        self.0
+        self.code
     }
 
     /// Digits after the point: 2 for dollars and cents.
     pub fn digits(self) -> u32 {
-        let of = CURRENCIES
-            .iter()
-            .find(|(_, codes)| codes.split_whitespace().any(|code| code == self.0));
-        of.map_or(2, |(digits, _)| *digits)
+        self.digits
     }
 }
 
@@ -113,7 +123,7 @@ impl ScalarType for CurrencyCode {
     }
 
     fn to_value(&self) -> Value {
-        Value::String(self.0.to_owned())
+        Value::String(self.code.to_owned())
     }
 }
 
@@ -128,14 +138,14 @@ impl diesel::serialize::ToSql<diesel::sql_types::Text, diesel::pg::Pg> for Curre
         &'b self,
         out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
     ) -> diesel::serialize::Result {
-        std::io::Write::write_all(out, self.0.as_bytes())?;
+        std::io::Write::write_all(out, self.code.as_bytes())?;
         Ok(diesel::serialize::IsNull::No)
     }
 }
 
 impl serde::Serialize for CurrencyCode {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0)
+        serializer.serialize_str(self.code)
     }
 }
 
@@ -207,7 +217,7 @@ impl MoneyInput {
             ));
         }
         if amount.scale() > digits {
-            let message = format!("{} has {digits} digits after the point.", self.currency_code.0);
+            let message = format!("{} has {digits} digits after the point.", self.currency_code.code);
             return Err(Problem::new(&field, ProblemCode::Invalid, message));
         }
         minor_units(amount, digits)
