@@ -173,6 +173,68 @@ impl Predicate {
     }
 }
 
+/// The rows of a list: all that match a condition, or of these the ones that a search finds.
+pub struct Listing {
+    search: Option<Predicate>,
+    condition: Predicate,
+}
+
+impl From<Predicate> for Listing {
+    fn from(condition: Predicate) -> Self {
+        Self {
+            search: None,
+            condition,
+        }
+    }
+}
+
+impl Listing {
+    /// What `search` finds of it: the call of a function that answers, for each row it finds, the `id` and every column
+    /// that the list can be sorted by.
+    pub fn found_by(self, search: Predicate) -> Self {
+        Self {
+            search: Some(search),
+            ..self
+        }
+    }
+
+    /// The length of its text, as a measure of what it costs to plan.
+    pub fn size(&self) -> usize {
+        self.condition.size()
+    }
+
+    /// Whether it is what a search finds: then [`ReadRow::found`] reads it for the least.
+    pub fn is_search(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// As one condition on the rows.
+    pub fn into_predicate(self) -> Predicate {
+        let found = self.search.map(|search| Predicate {
+            sql: format!("id IN (SELECT id FROM {})", search.sql),
+            ..search
+        });
+        Predicate::all(found.into_iter().chain([self.condition]))
+    }
+
+    /// As a SELECT of the id and one of the columns that it can be sorted by.
+    fn into_found<R: Listed>(self, column: &str) -> Predicate {
+        match self.search {
+            Some(search) if self.condition.is_empty() => Predicate {
+                sql: format!("SELECT id, {column} FROM {}", search.sql),
+                ..search
+            },
+            _ => {
+                let matching = self.into_predicate();
+                Predicate {
+                    sql: format!("SELECT id, {column} FROM {} WHERE {}", R::TABLE, matching.sql),
+                    ..matching
+                }
+            }
+        }
+    }
+}
+
 /// `text` as a pattern that finds it anywhere, for LIKE and ILIKE.
 pub fn contains_pattern(text: &str) -> String {
     format!("%{}%", escape_pattern(text))
@@ -311,7 +373,7 @@ impl<O: Copy> PageRequest<O> {
         } else {
             "DESC"
         };
-        format!("ORDER BY {column} {direction}, id {direction} LIMIT ?")
+        format!("ORDER BY {column} {direction}, id {direction}")
     }
 }
 
@@ -360,6 +422,22 @@ impl<ST: diesel::sql_types::SqlType + diesel::expression::TypedExpressionType> d
     type SqlType = ST;
 }
 
+/// A selection with a count behind it, which the text that follows the selection writes.
+pub struct Counted<S>(S);
+
+impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Counted<S> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+}
+
+impl<S: diesel::Expression> diesel::Expression for Counted<S>
+where
+    (S::SqlType, BigInt): diesel::expression::TypedExpressionType,
+{
+    type SqlType = (S::SqlType, BigInt);
+}
+
 /// How many rows match.
 ///
 /// # Errors
@@ -393,6 +471,9 @@ pub type ChildrenKey<P, O> = (Id<P>, PageRequest<O>);
 /// Pages of children by their keys.
 pub type ChildPages<P, R> = HashMap<ChildrenKey<P, <R as Listed>::Order>, Arc<Rows<Arc<R>>>>;
 
+/// A page of what a search finds, and how many rows it finds in all, if that is known.
+pub type Found<R> = (Rows<Arc<R>>, Option<i64>);
+
 /// A listed row that diesel can read. Implemented for every row that derives diesel's `Queryable` and `Selectable`.
 pub trait ReadRow: Listed {
     /// Reads a page of the rows that match.
@@ -404,6 +485,17 @@ pub trait ReadRow: Listed {
         predicate: Predicate,
         page: &'a PageRequest<Self::Order>,
     ) -> BoxFuture<'a, Result<Rows<Arc<Self>>>>;
+
+    /// Reads a page of what a search finds, and how many rows it finds in all. Both in one statement, because searching
+    /// is dear and reading twenty rows is not. The number is not known when a page beyond the last one is asked for.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn found<'a>(
+        conn: &'a AsyncPgConnection,
+        listing: Listing,
+        page: &'a PageRequest<Self::Order>,
+    ) -> BoxFuture<'a, Result<Found<Self>>>;
 
     /// Reads one page of children for each of many parents: a statement for each different page that is asked for,
     /// which is one, unless a document asks for several under aliases. Every key has an entry in the answer.
@@ -431,6 +523,7 @@ where
     R: Listed + Selectable<Pg>,
     R::SelectExpression: Send,
     for<'q> Select<R::SelectExpression>: LoadQuery<'q, &'q AsyncPgConnection, R>,
+    for<'q> Select<Counted<R::SelectExpression>>: LoadQuery<'q, &'q AsyncPgConnection, (R, i64)>,
 {
     fn page<'a>(
         conn: &'a AsyncPgConnection,
@@ -448,7 +541,11 @@ where
         } else {
             &matching.sql
         };
-        let sql = format!(" FROM {} WHERE {wanted} {}", R::TABLE, page.order_by::<R>());
+        let sql = format!(
+            " FROM {} WHERE {wanted} {} LIMIT ?",
+            R::TABLE,
+            page.order_by::<R>()
+        );
         let tail = Predicate {
             sql,
             values: matching.values,
@@ -464,6 +561,51 @@ where
         Box::pin(async move {
             let rows: Vec<R> = load(select, conn).await?;
             Ok(Rows::trim(rows.into_iter().map(Arc::new).collect(), page))
+        })
+    }
+
+    fn found<'a>(
+        conn: &'a AsyncPgConnection,
+        listing: Listing,
+        page: &'a PageRequest<R::Order>,
+    ) -> BoxFuture<'a, Result<Found<R>>> {
+        let column = R::order_column(page.order).name();
+        let found = match listing.into_found::<R>(column).bounded() {
+            Ok(found) => found,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let cached = found.is_common();
+        let keyset = page.keyset::<R>();
+        let after = if keyset.is_empty() { "" } else { " WHERE " };
+        let order = page.order_by::<R>();
+        let sql = format!(
+            ", (SELECT count(*) FROM found) FROM (SELECT id FROM found{after}{} {order} LIMIT ?) AS top \
+             JOIN {} USING (id) {order}",
+            keyset.sql,
+            R::TABLE
+        );
+        let mut values = found.values;
+        values.extend(keyset.values);
+        let tail = Predicate {
+            sql,
+            values,
+            conditions: 0,
+        }
+        .bind::<BigInt, _>(page.limit + 1);
+        let select = Select {
+            head: format!("WITH found AS ({}) SELECT ", found.sql),
+            selection: Counted(R::construct_selection()),
+            tail,
+            cached,
+        };
+        Box::pin(async move {
+            let rows: Vec<(R, i64)> = load(select, conn).await?;
+            let total = match rows.as_slice().first() {
+                Some((_, total)) => Some(*total),
+                None => page.from.is_none().then_some(0),
+            };
+            let rows = rows.into_iter().map(|(row, _)| Arc::new(row)).collect();
+            Ok((Rows::trim(rows, page), total))
         })
     }
 
@@ -486,7 +628,7 @@ where
                 let head =
                     "SELECT child.* FROM unnest(?) AS parent (id) CROSS JOIN LATERAL (SELECT ".to_owned();
                 let sql = format!(
-                    " FROM {} WHERE {column} = parent.id{and}{} {}) AS child",
+                    " FROM {} WHERE {column} = parent.id{and}{} {} LIMIT ?) AS child",
                     R::TABLE,
                     keyset.sql,
                     page.order_by::<R>()

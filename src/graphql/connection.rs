@@ -11,6 +11,7 @@ use async_graphql::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use diesel_async::AsyncPgConnection;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use super::scalar::not_a;
 use super::{Batch, ContextExt};
 use crate::db::id::{Id, Kind};
 use crate::db::select::{
-    self, ChildrenKey, Listed, PageRequest, Predicate, ReadRow, Rows, SortColumn, SortValue,
+    self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Rows, SortColumn, SortValue,
 };
 use crate::error::{Error, Result};
 
@@ -189,29 +190,42 @@ impl<T: Listed> Connection<T> {
 }
 
 /// Reads a page of a root list, counting all of it in the same round trip when the client asks for the count.
+/// `listing` is asked again when the count needs a statement of its own.
 ///
 /// # Errors
 /// [`Error::BadInput`] for paging arguments or filters that make no sense; and when the database fails.
-pub async fn paged<T: ReadRow>(
+pub async fn paged<T: ReadRow, L: Into<Listing>>(
     ctx: &Context<'_>,
     args: PageArgs,
     (field, direction): (T::Order, OrderDirection),
-    predicate: impl Fn() -> Result<Predicate>,
+    listing: impl Fn() -> Result<L>,
 ) -> Result<Connection<T>> {
     let tenant = ctx.viewer()?.tenant_id;
     let request = args.request::<T>(tenant, field, direction == OrderDirection::Desc)?;
     let reading = ctx.reading()?;
-    let wanted = predicate()?;
+    let wanted: Listing = listing()?.into();
     if wanted.size() > MAX_CONDITION {
         return Err(Error::BadInput("The filter has too many conditions.".to_owned()));
     }
+    let counted = ctx.look_ahead().field("totalCount").exists();
     let conn = reading.conn().await?;
-    let page = T::page(conn, wanted, &request);
-    let (rows, total) = if ctx.look_ahead().field("totalCount").exists() {
-        let (rows, total) = futures::try_join!(page, select::count::<T>(conn, predicate()?))?;
-        (rows, Some(total))
+    let count = async {
+        let all: Listing = listing()?.into();
+        select::count::<T>(conn, all.into_predicate()).await
+    };
+    let (rows, total) = if wanted.is_search() {
+        match T::found(conn, wanted, &request).await? {
+            (rows, None) if counted => (rows, Some(count.await?)),
+            found => found,
+        }
     } else {
-        (page.await?, None)
+        let page = T::page(conn, wanted.into_predicate(), &request);
+        if counted {
+            let (rows, total) = futures::try_join!(page, count)?;
+            (rows, Some(total))
+        } else {
+            (page.await?, None)
+        }
     };
     Ok(Connection::new(tenant, request, Arc::new(rows), total))
 }
@@ -253,9 +267,19 @@ impl<C: Children> Batch for CountOf<C> {
 
 /// Reads a page of a nested list; the same page of all siblings is read by one statement.
 ///
+/// Boxed: the executor makes room for an object's largest resolver whenever it resolves any of its fields.
+///
 /// # Errors
 /// [`Error::BadInput`] for paging arguments that make no sense; and when the database fails.
-pub async fn nested<C: Children>(
+pub fn nested<'a, C: Children>(
+    ctx: &'a Context<'_>,
+    parent: Id<C::Parent>,
+    args: PageArgs,
+) -> BoxFuture<'a, Result<Connection<C::Row>>> {
+    Box::pin(nested_page::<C>(ctx, parent, args))
+}
+
+async fn nested_page<C: Children>(
     ctx: &Context<'_>,
     parent: Id<C::Parent>,
     args: PageArgs,

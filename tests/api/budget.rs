@@ -151,11 +151,11 @@ async fn the_board_costs_six_statements_however_many_stages_it_has() {
 }
 
 #[tokio::test]
-async fn a_search_page_with_its_count_costs_three_statements_in_one_round_trip() {
+async fn a_search_page_with_its_count_costs_two_statements_in_one_round_trip() {
     let (_app, client) = seeded().await;
     let document = r#"{ contacts(search: "contact", first: 20) { totalCount nodes { name email } } }"#;
     let counts = cost(&client, document, json!({})).await;
-    assert_cost(&counts, 3, 1);
+    assert_cost(&counts, 2, 1);
 }
 
 /// Runs `moveDeal` back and forth, and answers what a move costs when every statement is known to PostgreSQL.

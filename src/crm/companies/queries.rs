@@ -11,7 +11,7 @@ use super::Company;
 use super::types::CompanyFilter;
 use crate::db::id::Id;
 use crate::db::schema::companies;
-use crate::db::select::{Predicate, contains_pattern};
+use crate::db::select::{Listing, Predicate, contains_pattern};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -60,18 +60,19 @@ pub fn matching(filter: CompanyFilter) -> Result<Predicate> {
     combine(own, filter.and, filter.or, filter.not, matching)
 }
 
-/// The condition of a list: a text that name, domain or e-mail contains, and a filter.
+/// The rows of a list: a text that name, domain or e-mail contains, and a filter.
 ///
 /// # Errors
 /// As [`matching`].
-pub(super) fn listed(search: Option<&str>, filter: Option<CompanyFilter>) -> Result<Predicate> {
+pub(super) fn listed(search: Option<&str>, filter: Option<CompanyFilter>) -> Result<Listing> {
+    let listing = Listing::from(filter.map(matching).transpose()?.unwrap_or_default());
+    let Some(text) = search else {
+        return Ok(listing);
+    };
     // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
-    let found = search.map(|text| -> Result<Predicate> {
-        let pattern = contains_pattern(&sought(text.to_owned())?);
-        Ok(Predicate::sql("id IN (SELECT search_companies(lower(?)))").bind::<Text, _>(pattern))
-    });
-    let parts = [found.transpose()?, filter.map(matching).transpose()?];
-    Ok(Predicate::all(parts.into_iter().flatten()))
+    let pattern = contains_pattern(&sought(text.to_owned())?);
+    let search = Predicate::sql("search_companies(lower(?))").bind::<Text, _>(pattern);
+    Ok(listing.found_by(search))
 }
 
 /// Reads a company and locks it until the end of the transaction.

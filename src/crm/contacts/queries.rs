@@ -13,7 +13,7 @@ use super::types::ContactFilter;
 use crate::crm::companies::{self, Company};
 use crate::db::id::Id;
 use crate::db::schema::contacts;
-use crate::db::select::{Predicate, contains_pattern};
+use crate::db::select::{Listing, Predicate, contains_pattern};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -93,18 +93,19 @@ pub fn matching(filter: ContactFilter) -> Result<Predicate> {
     combine(own, filter.and, filter.or, filter.not, matching)
 }
 
-/// The condition of a list: a text that name, e-mail or job title contains, and a filter.
+/// The rows of a list: a text that name, e-mail or job title contains, and a filter.
 ///
 /// # Errors
 /// As [`matching`].
-pub(super) fn listed(search: Option<&str>, filter: Option<ContactFilter>) -> Result<Predicate> {
+pub(super) fn listed(search: Option<&str>, filter: Option<ContactFilter>) -> Result<Listing> {
+    let listing = Listing::from(filter.map(matching).transpose()?.unwrap_or_default());
+    let Some(text) = search else {
+        return Ok(listing);
+    };
     // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
-    let found = search.map(|text| -> Result<Predicate> {
-        let pattern = contains_pattern(&sought(text.to_owned())?);
-        Ok(Predicate::sql("id IN (SELECT search_contacts(lower(?)))").bind::<Text, _>(pattern))
-    });
-    let parts = [found.transpose()?, filter.map(matching).transpose()?];
-    Ok(Predicate::all(parts.into_iter().flatten()))
+    let pattern = contains_pattern(&sought(text.to_owned())?);
+    let search = Predicate::sql("search_contacts(lower(?))").bind::<Text, _>(pattern);
+    Ok(listing.found_by(search))
 }
 
 /// Reads a contact and locks it until the end of the transaction.
