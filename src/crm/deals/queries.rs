@@ -188,10 +188,12 @@ impl Batch for StageTotals {
         keys: &[Id<PipelineStage>],
     ) -> Result<HashMap<Id<PipelineStage>, Totals>> {
         let rows: Vec<CurrencyTotal> = statement(
-            "SELECT stage_id, currency_code, count(*) AS deals, sum(amount) AS amount,
-                    sum(amount * win_probability) AS weighted_percent
-               FROM deals WHERE stage_id = any(?)
-              GROUP BY stage_id, currency_code ORDER BY stage_id, count(*) DESC, currency_code",
+            "SELECT stage.id AS stage_id, total.*
+               FROM unnest(?) AS stage (id) CROSS JOIN LATERAL (
+                    SELECT currency_code, count(*) AS deals, sum(amount) AS amount,
+                           sum(amount * win_probability) AS weighted_percent
+                      FROM deals WHERE stage_id = stage.id GROUP BY currency_code) AS total
+              ORDER BY stage.id, deals DESC, currency_code",
         )
         .bind::<diesel::sql_types::Array<SqlUuid>, _>(keys.to_vec())
         .load(&mut &*conn)
