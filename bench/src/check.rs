@@ -43,7 +43,7 @@ const CONTACT: &str = ", 'email', c.email, 'company',
 
 const INTERACTIONS: &str = ", 'interactions', jsonb_build_object('nodes', coalesce(
     (SELECT jsonb_agg(jsonb_build_object('id', 'interaction:' || i.id, 'kind', i.kind, 'subject', i.subject,
-                'occurredAt', to_char(i.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'))
+                'occurredAt', to_char(i.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))
                 ORDER BY i.occurred_at DESC, i.id DESC)
        FROM (SELECT * FROM interactions WHERE tenant_id = $1 AND deal_id = d.id
               ORDER BY occurred_at DESC, id DESC LIMIT 5) AS i), '[]'))";
@@ -86,9 +86,15 @@ const MOVED: &str = "
                    AND e.position <= (SELECT position FROM histories WHERE tenant_id = $1))
       FROM deals d WHERE d.tenant_id = $1 AND d.id = $2";
 
+// Moments are compared to the second.
+
 fn rewrite(value: &mut Value) {
     match value {
         Value::String(text) => {
+            let bytes = text.as_bytes();
+            if bytes.len() > 20 && bytes[10] == b'T' && bytes[19] == b'.' && text.ends_with('Z') {
+                text.replace_range(19..text.len() - 1, "");
+            }
             if let Some((kind, uuid)) = text.split_once(':')
                 && let Ok(uuid) = Uuid::parse_str(uuid)
             {
@@ -136,17 +142,15 @@ pub async fn answers(
         };
         let mut expected: Value = row.get(0);
         rewrite(&mut expected);
-        let answer: Value = serde_json::from_slice(wire.post(&tenant.token, &workload.body(&about)).await?)?;
+        let mut answer: Value =
+            serde_json::from_slice(wire.post(&tenant.token, &workload.body(&about)).await?)?;
+        rewrite(&mut answer);
         let told = match &about {
             About::Place(_) => &answer["data"]["deals"]["nodes"],
             _ => &answer["data"],
         };
         if *told != expected {
-            return Err(format!(
-                "{}: the server answers\n{told}\nand SQL\n{expected}",
-                workload.name()
-            )
-            .into());
+            return Err(difference(workload, &told.to_string(), &expected.to_string()).into());
         }
         let [served, plain] = [
             ways[0].run(workload, tenant, &about).await?,
@@ -157,6 +161,27 @@ pub async fn answers(
         }
     }
     Ok(())
+}
+
+/// What the server and SQL say, from shortly before where they part.
+fn difference(workload: Workload, told: &str, expected: &str) -> String {
+    let parting = told
+        .chars()
+        .zip(expected.chars())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let near = |text: &str| {
+        text.chars()
+            .skip(parting.saturating_sub(100))
+            .take(300)
+            .collect::<String>()
+    };
+    format!(
+        "{}: the server answers\n…{}…\nand SQL\n…{}…",
+        workload.name(),
+        near(told),
+        near(expected)
+    )
 }
 
 /// Moves a deal in every way, and looks at what each has written.

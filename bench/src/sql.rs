@@ -38,7 +38,6 @@ pub struct Db {
     deals_of: Statement,
     board: Statement,
     search: Statement,
-    count: Statement,
     recall: Statement,
     lock: Statement,
     stage: Statement,
@@ -140,11 +139,6 @@ impl Db {
                 tenant(3)
             )
         };
-        let found = if plain {
-            "search LIKE $1"
-        } else {
-            "id IN (SELECT search_contacts($1))"
-        };
         let written = if plain {
             "stage_id = $1, status = $2, win_probability = $3, stage_entered_at = $4, closed_at = $5, lost_reason = $6, \
              updated_at = $4, version = version + 1 WHERE id = $7 AND tenant_id = $8"
@@ -171,12 +165,14 @@ impl Db {
                 tenant(2)
             ))
             .await?,
-            totals: prepare(format!(
-                "SELECT stage_id, currency_code, count(*), sum(amount), sum(amount * win_probability) FROM deals
-                  WHERE stage_id = any($1){} GROUP BY stage_id, currency_code
-                  ORDER BY stage_id, count(*) DESC, currency_code",
-                tenant(2)
-            ))
+            totals: prepare(
+                "SELECT stage.id AS stage_id, total.*
+                   FROM unnest($1::uuid[]) AS stage (id) CROSS JOIN LATERAL (
+                        SELECT currency_code, count(*) AS deals, sum(amount), sum(amount * win_probability)
+                          FROM deals WHERE stage_id = stage.id GROUP BY currency_code) AS total
+                  ORDER BY stage.id, deals DESC, currency_code"
+                    .to_owned(),
+            )
             .await?,
             currency: prepare("SELECT id, name, currency_code, created_at, updated_at, version FROM tenants WHERE id = any($1)".to_owned()).await?,
             deals_of: prepare(children(&deal, "deals", "stage_id", "created_at")).await?,
@@ -195,13 +191,18 @@ impl Db {
             )
             .await?,
             search: prepare(if plain {
-                "SELECT id, name, email, created_at FROM contacts WHERE search LIKE $1 AND tenant_id = $3
-                  ORDER BY created_at DESC, id DESC LIMIT $2".to_owned()
+                "SELECT id, name, email, created_at, count(*) OVER () FROM contacts
+                  WHERE search LIKE lower($1) AND tenant_id = $3 ORDER BY created_at DESC, id DESC LIMIT $2"
+                    .to_owned()
             } else {
-                format!("SELECT {contact} FROM contacts WHERE {found} ORDER BY created_at DESC, id DESC LIMIT $2")
+                format!(
+                    "WITH found AS (SELECT id, created_at FROM search_contacts(lower($1)))
+                     SELECT {contact}, (SELECT count(*) FROM found)
+                       FROM (SELECT id FROM found ORDER BY created_at DESC, id DESC LIMIT $2) AS top
+                       JOIN contacts USING (id) ORDER BY created_at DESC, id DESC"
+                )
             })
             .await?,
-            count: prepare(format!("SELECT count(*) FROM contacts WHERE {found}{}", tenant(2))).await?,
             recall: prepare(format!(
                 "SELECT operation, input_hash, answer, epoch, position FROM idempotency_keys
                   WHERE actor_id = $1 AND key = $2{} LIMIT 1",
@@ -383,13 +384,12 @@ impl Db {
 
     async fn search(&self, tenant: &Tenant, word: &str) -> Result<usize> {
         let pattern = format!("%{}%", word.to_lowercase());
-        let ((), contacts, count) = try_join!(
+        let ((), contacts) = try_join!(
             self.begin(tenant, false),
-            self.read(&tenant.id, &self.search, [&pattern, &21_i64]),
-            self.read(&tenant.id, &self.count, [&pattern])
+            self.read(&tenant.id, &self.search, [&pattern, &21_i64])
         )?;
         self.end().await?;
-        let count: i64 = count.first().ok_or("no count")?.get(0);
+        let count = contacts.first().map_or(0, |row| row.get::<_, i64>(row.len() - 1));
         Ok(contacts.len().min(20) + usize::try_from(count)?)
     }
 
