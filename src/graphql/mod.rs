@@ -2,7 +2,7 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`id`], [`scalar`] values · [`problem`] errors · [`limits`] what a document may cost.
+//! every change · [`stream`] the frames of subscriptions · [`id`], [`scalar`] values · [`problem`] errors · [`limits`] what a document may cost.
 
 pub mod connection;
 pub mod context;
@@ -15,6 +15,7 @@ pub mod loader;
 pub mod mutation;
 pub mod problem;
 pub mod scalar;
+pub mod stream;
 
 pub use connection::{Connection, OrderDirection, PageArgs};
 pub use context::{ContextExt, Session};

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Enum, Object, SimpleObject, Subscription, Union};
-use futures::{Stream, StreamExt};
+use async_graphql::{Context, Object, Subscription, Union};
 
 use super::{Deal, DealById, StageMove};
 use crate::auth::Permission;
 use crate::crm::pipelines::{Pipeline, PipelineStage, StageById};
 use crate::db::id::{Id, Kind};
-use crate::error::{Error, Result};
-use crate::events::feed::{Reason, Signal};
+use crate::error::Result;
 use crate::events::{Event, Position};
 use crate::graphql::scalar::DateTime;
+use crate::graphql::stream::{self, Frames, MustRefetch, UpToDate};
 use crate::graphql::{Can, ContextExt};
 use crate::identity::{User, UserById};
 
@@ -31,33 +30,6 @@ pub struct DealStageChangedEvent {
     moved: StageMove,
     changed_by_id: Option<Id<User>>,
     occurred_at: chrono::DateTime<chrono::Utc>,
-}
-
-/// Everything that happened before has been sent; what follows is live.
-#[derive(SimpleObject)]
-pub struct UpToDate {
-    /// How far the stream has come. Pass it as `after` to go on from here, whatever happens to the connection.
-    position: String,
-}
-
-/// The stream cannot go on from the position that was asked for, and ends. Read the data anew, with
-/// `viewer { position }` in the same query, and subscribe after that position.
-#[derive(SimpleObject)]
-pub struct MustRefetch {
-    /// Why the stream cannot go on.
-    reason: MustRefetchReason,
-}
-
-/// Why a stream cannot go on from a position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "Reason")]
-pub enum MustRefetchReason {
-    /// Events after the position are no longer kept.
-    HistoryTrimmed,
-    /// The position belongs to another history: of another tenant, or from before a restored backup.
-    HistoryReplaced,
-    /// The position lies in the future.
-    PositionUnknown,
 }
 
 /// A deal has moved from one stage to another.
@@ -116,40 +88,19 @@ impl DealSubscription {
         #[graphql(desc = "Only deals of this pipeline.")] pipeline_id: Option<Id<Pipeline>>,
         #[graphql(desc = "Only this deal.")] deal_id: Option<Id<Deal>>,
         #[graphql(desc = "Send first what happened after this position.")] after: Option<String>,
-    ) -> Result<impl Stream<Item = DealStageChangedFrame> + use<>> {
-        let session = ctx.session();
-        let after = after.map(|after| after.parse::<Position>()).transpose();
-        let after =
-            after.map_err(|_| Error::BadInput("after is not a position of this server.".to_owned()))?;
-        let signals = session.hub().follow(session.viewer()?.tenant_id, after);
-        Ok(signals.filter_map(move |signal| std::future::ready(frame(signal, pipeline_id, deal_id))))
-    }
-}
-
-fn frame(
-    signal: Signal,
-    pipeline: Option<Id<Pipeline>>,
-    deal: Option<Id<Deal>>,
-) -> Option<DealStageChangedFrame> {
-    match signal {
-        Signal::Event { epoch, event } => {
-            let event = DealStageChangedEvent::read(epoch, &event)?;
-            let wanted = pipeline.is_none_or(|id| id == event.moved.pipeline_id)
-                && deal.is_none_or(|id| id == event.deal_id);
+    ) -> Result<Frames<DealStageChangedFrame>> {
+        stream::frames(ctx, after.as_deref(), move |position, event| {
+            let event = DealStageChangedEvent::read(position, event)?;
+            let wanted = pipeline_id.is_none_or(|id| id == event.moved.pipeline_id)
+                && deal_id.is_none_or(|id| id == event.deal_id);
             wanted.then_some(DealStageChangedFrame::Event(event))
-        }
-        Signal::UpToDate(position) => Some(DealStageChangedFrame::UpToDate(UpToDate {
-            position: position.to_string(),
-        })),
-        Signal::MustRefetch(reason) => Some(DealStageChangedFrame::MustRefetch(MustRefetch {
-            reason: reason.into(),
-        })),
+        })
     }
 }
 
 impl DealStageChangedEvent {
     /// Reads a stage change from the history; other events are none of ours.
-    fn read(epoch: i64, event: &Event) -> Option<Self> {
+    fn read(position: Position, event: &Event) -> Option<Self> {
         if event.entity != Deal::PREFIX || event.kind != "STAGE_CHANGED" {
             return None;
         }
@@ -157,10 +108,7 @@ impl DealStageChangedEvent {
             .inspect_err(|error| tracing::error!(%error, "an event in the history cannot be read"))
             .ok()?;
         Some(Self {
-            position: Position {
-                epoch,
-                position: event.position,
-            },
+            position,
             deal_id: Id::from_uuid(event.record_id),
             moved,
             changed_by_id: event.actor_id.map(Id::from_uuid),
