@@ -292,3 +292,19 @@ impl From<NaiveDate> for Date {
         Self(day)
     }
 }
+
+/// Any value of JSON: a text, a number, a boolean, a list or an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Json(pub serde_json::Value);
+
+/// Any value of JSON: a text, a number, a boolean, a list or an object.
+#[Scalar(name = "JSON", specified_by_url = "https://www.rfc-editor.org/rfc/rfc8259")]
+impl ScalarType for Json {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        Ok(Self(value.into_json()?))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::from_json(self.0.clone()).unwrap_or_default()
+    }
+}

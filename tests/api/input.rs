@@ -491,7 +491,7 @@ async fn troublesome_texts_are_no_fault_anywhere() {
     }
     // The history can still be read by those who follow it.
     let all = "subscription($after: String) { dealStageChanged(after: $after) { __typename } }";
-    let mut frames = client.subscribe(all, json!({ "after": records.before_the_move }));
+    let mut frames = client.subscribe(all, json!({ "after": records.beginning }));
     assert_eq!(
         futures::StreamExt::next(&mut frames).await.unwrap()["data"]["dealStageChanged"]["__typename"],
         "DealStageChangedEvent"

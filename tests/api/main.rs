@@ -23,6 +23,7 @@ mod pipelines;
 mod process;
 mod schema;
 mod settings;
+mod subscriptions;
 mod support;
 mod tenancy;
 mod websocket;

@@ -182,6 +182,7 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("deal", Some(P::DealsRead)),
         ("deals", Some(P::DealsRead)),
         ("dealStageChange", Some(P::DealsRead)),
+        ("dealChanged", Some(P::DealsRead)),
         ("dealStageChanged", Some(P::DealsRead)),
         ("createDeal", Some(P::DealsWrite)),
         ("updateDeal", Some(P::DealsWrite)),

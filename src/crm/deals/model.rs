@@ -3,8 +3,10 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::pipelines::{Pipeline, PipelineStage, StageKind};
@@ -12,7 +14,9 @@ use crate::db::id::{Id, Kind};
 use crate::db::schema::{deal_stage_changes, deals};
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
-use crate::graphql::scalar::CurrencyCode;
+use crate::events::Event;
+use crate::graphql::change::{self, FieldChange, Followed};
+use crate::graphql::scalar::{CurrencyCode, Money};
 use crate::identity::User;
 
 /// A sales opportunity on a pipeline.
@@ -61,10 +65,15 @@ pub struct DealStageChange {
     pub lost_reason: Option<String>,
 }
 
+/// What the history calls a move from stage to stage.
+pub(super) const STAGE_CHANGED: &str = "STAGE_CHANGED";
+
 /// What the history keeps of a move from stage to stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageMove {
     pub pipeline_id: Id<Pipeline>,
+    /// The owner at the moment of the move.
+    pub owner_id: Option<Id<User>>,
     pub from_stage_id: Id<PipelineStage>,
     pub to_stage_id: Id<PipelineStage>,
     pub stage_change_id: Id<DealStageChange>,
@@ -139,6 +148,7 @@ impl Deal {
         };
         let moved = StageMove {
             pipeline_id: self.pipeline_id,
+            owner_id: self.owner_id,
             from_stage_id,
             to_stage_id: stage.id,
             stage_change_id: change.id,
@@ -151,6 +161,47 @@ impl Deal {
 
 impl Kind for Deal {
     const PREFIX: &'static str = "deal";
+}
+
+impl Followed for Deal {
+    const READ: Permission = Permission::DealsRead;
+    const FIELDS: &'static [&'static str] = &[
+        "name",
+        "amount",
+        "pipelineId",
+        "stageId",
+        "winProbability",
+        "contactId",
+        "companyId",
+        "ownerId",
+        "expectedCloseDate",
+        "nextStep",
+        "description",
+        "lostReason",
+    ];
+
+    fn value(deal: &Value, field: &str) -> Value {
+        let value = change::kept(deal, field);
+        // The history has minor units, as the table has them.
+        match (
+            field,
+            value.as_i64(),
+            deal["currency_code"].as_str().and_then(CurrencyCode::find),
+        ) {
+            ("amount", Some(units), Some(currency)) => json!(Money::from_minor(units, currency)),
+            _ => value,
+        }
+    }
+
+    fn changes(event: &Event) -> Vec<FieldChange> {
+        match event.kind.as_str() {
+            STAGE_CHANGED => {
+                let [from, to] = ["from_stage_id", "to_stage_id"].map(|stage| event.change[stage].clone());
+                vec![FieldChange::new("stageId", from, to)]
+            }
+            _ => change::of_fields::<Self>(event),
+        }
+    }
 }
 
 impl Kind for DealStageChange {

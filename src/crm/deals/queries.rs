@@ -9,7 +9,7 @@ use diesel::sql_types::{BigInt, Date, Integer, Nullable, Numeric, Text, Timestam
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rust_decimal::Decimal;
 
-use super::model::{ByEntry, Deal, DealOrderField, DealStageChange};
+use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, STAGE_CHANGED};
 use super::types::DealFilter;
 use crate::crm::companies::{self, Company};
 use crate::crm::contacts::{self, Contact};
@@ -349,7 +349,7 @@ pub async fn move_to_stage(
     let (change, moved) = deal.move_to(stage, lost_reason, now, work.actor_id().map(Id::from_uuid));
     let exited = exit_stage(work, deal.id, now);
     futures::try_join!(update(work, deal), exited, insert_stage_change(work, &change))?;
-    work.record(deal.id, "STAGE_CHANGED", &moved)?;
+    work.record(deal.id, STAGE_CHANGED, &moved)?;
     Ok(change)
 }
 

@@ -1,19 +1,95 @@
-//! Following deals as they move.
+//! Following deals as they change, and as they move.
 
 use std::sync::Arc;
 
 use async_graphql::{Context, Object, Subscription, Union};
 
+use super::model::STAGE_CHANGED;
 use super::{Deal, DealById, StageMove};
 use crate::auth::Permission;
 use crate::crm::pipelines::{Pipeline, PipelineStage, StageById};
-use crate::db::id::{Id, Kind};
+use crate::db::id::Id;
 use crate::error::Result;
 use crate::events::{Event, Position};
+use crate::graphql::change::{Change, ChangeKind, follow, is_of, refers_to};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::stream::{self, Frames, MustRefetch, UpToDate};
+use crate::graphql::stream::{Frames, MustRefetch, UpToDate};
 use crate::graphql::{Can, ContextExt};
 use crate::identity::{User, UserById};
+
+/// What `dealChanged` sends: a change, a deletion, or a word about the stream itself.
+#[derive(Union)]
+pub enum DealChangedFrame {
+    Changed(DealChangedEvent),
+    Deleted(DealDeletedEvent),
+    UpToDate(UpToDate),
+    MustRefetch(MustRefetch),
+}
+
+impl From<Change> for DealChangedFrame {
+    fn from(change: Change) -> Self {
+        if change.is_deletion() {
+            Self::Deleted(DealDeletedEvent(change))
+        } else {
+            Self::Changed(DealChangedEvent(change))
+        }
+    }
+}
+
+/// A deal was added, changed or moved.
+pub struct DealChangedEvent(Change);
+
+/// A deal was added, changed or moved to another stage.
+#[Object]
+impl DealChangedEvent {
+    #[graphql(flatten)]
+    async fn change(&self) -> &Change {
+        &self.0
+    }
+
+    /// What was done: `CREATED`, `UPDATED` or `STAGE_CHANGED`. A move tells the change of `stageId`; what follows from
+    /// the stage, such as `status` and `winProbability`, is in `deal`.
+    async fn kind(&self) -> ChangeKind {
+        self.0.kind()
+    }
+
+    /// The id of the deal.
+    async fn deal_id(&self) -> Id<Deal> {
+        self.0.id()
+    }
+
+    /// The deal as it is now; null when it has been deleted meanwhile.
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+        ctx.relation::<DealById>(self.0.id()).await
+    }
+
+    /// The user who made the change; null when it was not a user.
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.0.actor()).await
+    }
+}
+
+/// A deal was deleted.
+pub struct DealDeletedEvent(Change);
+
+/// A deal was deleted, with its stage history.
+#[Object]
+impl DealDeletedEvent {
+    #[graphql(flatten)]
+    async fn change(&self) -> &Change {
+        &self.0
+    }
+
+    /// The id of the deal that is no more.
+    async fn deal_id(&self) -> Id<Deal> {
+        self.0.id()
+    }
+
+    /// The user who deleted the deal; null when it was not a user.
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+        ctx.relation::<UserById>(self.0.actor()).await
+    }
+}
 
 /// What `dealStageChanged` sends: a change, or a word about the stream itself.
 #[derive(Union)]
@@ -78,6 +154,32 @@ pub struct DealSubscription;
 
 #[Subscription]
 impl DealSubscription {
+    /// Sends every change of a deal the moment it is committed, each once and in order: a new deal, new values, a move
+    /// to another stage, a deletion. With `after`, a position from a mutation, from `viewer { position }` or from this
+    /// stream, it first sends what happened since; `UpToDate` tells when that is done. Without it, the stream begins
+    /// now, with `UpToDate`. A client that shows deals puts `deal` in the place of what it has when it hears of a
+    /// `DealChangedEvent`, and removes `dealId` when it hears of a `DealDeletedEvent`.
+    #[graphql(guard = "Can(Permission::DealsRead)")]
+    async fn deal_changed(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only deals of this pipeline.")] pipeline_id: Option<Id<Pipeline>>,
+        #[graphql(desc = "Only this deal.")] deal_id: Option<Id<Deal>>,
+        #[graphql(
+            desc = "Only deals of this owner. The change by which a deal goes from one owner to another is sent to those \
+                    who follow either."
+        )]
+        owner_id: Option<Id<User>>,
+        #[graphql(desc = "Send first what happened after this position.")] after: Option<String>,
+    ) -> Result<Frames<DealChangedFrame>> {
+        follow::<Deal, _>(ctx, after.as_deref(), move |position, event| {
+            let wanted = is_of(event, deal_id)
+                && refers_to(event, "pipelineId", pipeline_id)
+                && refers_to(event, "ownerId", owner_id);
+            wanted.then(|| Change::new::<Deal>(position, event).into())
+        })
+    }
+
     /// Sends every change of a deal's stage the moment it is committed, each once and in order. With `after`, a position
     /// from a mutation, from `viewer { position }` or from this stream, it first sends what happened since; `UpToDate`
     /// tells when that is done. Without it, the stream begins now, with `UpToDate`.
@@ -87,23 +189,23 @@ impl DealSubscription {
         ctx: &Context<'_>,
         #[graphql(desc = "Only deals of this pipeline.")] pipeline_id: Option<Id<Pipeline>>,
         #[graphql(desc = "Only this deal.")] deal_id: Option<Id<Deal>>,
+        #[graphql(desc = "Only deals that this user owned when they moved.")] owner_id: Option<Id<User>>,
         #[graphql(desc = "Send first what happened after this position.")] after: Option<String>,
     ) -> Result<Frames<DealStageChangedFrame>> {
-        stream::frames(ctx, after.as_deref(), move |position, event| {
-            let event = DealStageChangedEvent::read(position, event)?;
-            let wanted = pipeline_id.is_none_or(|id| id == event.moved.pipeline_id)
-                && deal_id.is_none_or(|id| id == event.deal_id);
-            wanted.then_some(DealStageChangedFrame::Event(event))
+        follow::<Deal, _>(ctx, after.as_deref(), move |position, event| {
+            let wanted = event.kind == STAGE_CHANGED
+                && is_of(event, deal_id)
+                && refers_to(event, "pipelineId", pipeline_id)
+                && refers_to(event, "ownerId", owner_id);
+            let event = wanted.then(|| DealStageChangedEvent::read(position, event));
+            event.flatten().map(DealStageChangedFrame::Event)
         })
     }
 }
 
 impl DealStageChangedEvent {
-    /// Reads a stage change from the history; other events are none of ours.
+    /// Reads a stage change from the history.
     fn read(position: Position, event: &Event) -> Option<Self> {
-        if event.entity != Deal::PREFIX || event.kind != "STAGE_CHANGED" {
-            return None;
-        }
         let moved = serde_json::from_value(event.change.clone())
             .inspect_err(|error| tracing::error!(%error, "an event in the history cannot be read"))
             .ok()?;

@@ -327,7 +327,7 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "dealStageChange" => return json!({ "id": id("stage_change") }),
         "node" => return json!({ "id": id("deal") }),
         "nodes" => return json!({ "ids": [id("deal")] }),
-        "dealStageChanged" => return json!({ "after": records.before_the_move }),
+        "dealStageChanged" | "dealChanged" => return json!({ "after": records.beginning }),
         "signUp" => {
             json!({ "tenantName": "New", "name": "N", "email": "not an address", "password": PASSWORD })
         }
@@ -370,8 +370,8 @@ pub async fn signed_up(app: &TestApp, name: &str) -> Client {
 pub struct Records {
     ids: HashMap<&'static str, String>,
     pub email: String,
-    /// A position; the deal has changed its stage after it.
-    pub before_the_move: String,
+    /// The position from before they were made.
+    pub beginning: String,
 }
 
 impl Records {
@@ -382,6 +382,7 @@ impl Records {
             .await;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let user = text(&me["viewer"]["user"]["id"]);
+        let beginning = client.position().await;
         let stage = client.stages().await.remove(1).0;
         let made = |payload: Value, field: &str| text(&payload[field]["id"]);
         let company = json!({ "name": format!("{mark} company"), "ownerId": user });
@@ -398,7 +399,6 @@ impl Records {
                 "idempotencyKey": "the first deal",
             }))
             .await;
-        let before_the_move = client.position().await;
         client
             .move_deal(json!({ "dealId": deal, "stageId": stage }))
             .await;
@@ -431,7 +431,7 @@ impl Records {
         Self {
             ids,
             email: text(&me["viewer"]["user"]["email"]),
-            before_the_move,
+            beginning,
         }
     }
 
@@ -441,7 +441,7 @@ impl Records {
         Self {
             ids: KINDS.into_iter().map(id).collect(),
             email: "nobody@test.example".to_owned(),
-            before_the_move: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+            beginning: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(),
         }
     }
 
