@@ -6,8 +6,8 @@ use async_graphql::{
     Context, Interface, MergedObject, MergedSubscription, Object, SDLExportOptions, ValidationMode,
 };
 
-use crate::auth::Permission;
 use crate::auth::token::Tokens;
+use crate::auth::{Permission, Revocations};
 use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery};
 use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery};
 use crate::crm::deals::{
@@ -148,9 +148,10 @@ fn builder() -> SchemaBuilder {
 /// Builds the schema that executes, and the guard that judges every document before it comes there.
 ///
 /// The schema repeats none of the guard's checks: a document is validated once, when it is first seen.
-pub fn build(tokens: Arc<Tokens>, limits: Limits) -> (Schema, Documents) {
+pub fn build(tokens: Arc<Tokens>, revocations: Arc<Revocations>, limits: Limits) -> (Schema, Documents) {
     let schema = builder()
         .data(tokens)
+        .data(revocations)
         .validation_mode(ValidationMode::Fast)
         .finish();
     let documents = Documents::new(limits, &sdl(), limits::validator(builder()));

@@ -14,11 +14,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Schema};
-use crate::auth::Viewer;
 use crate::auth::token::Tokens;
+use crate::auth::{Revocations, Viewer};
 use crate::config::Config;
 use crate::db::{Database, migrate};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Hub;
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
@@ -32,6 +32,8 @@ pub struct App {
     /// The guard that every document passes before it is executed.
     pub documents: Documents,
     pub tokens: Arc<Tokens>,
+    /// Which tokens are refused all the same.
+    pub revocations: Arc<Revocations>,
     /// Cancelled when the server begins to stop.
     pub shutdown: CancellationToken,
 }
@@ -62,7 +64,8 @@ impl App {
             introspection: config.introspection,
             ..Limits::default()
         };
-        let (schema, documents) = api::build(tokens.clone(), limits);
+        let revocations = Revocations::new(tokens.lifetime().to_std().unwrap_or_default());
+        let (schema, documents) = api::build(tokens.clone(), revocations.clone(), limits);
         Ok(Arc::new(Self {
             config,
             db,
@@ -70,16 +73,33 @@ impl App {
             schema,
             documents,
             tokens,
+            revocations,
             shutdown: CancellationToken::new(),
         }))
+    }
+
+    /// Begins what a server does by itself: hearing of the sessions that other instances have ended. Until `shutdown`.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub async fn start(&self) -> Result<(), String> {
+        let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
+        followed.await.map_err(|error| {
+            tracing::error!(?error, "the revocations cannot be read");
+            format!("the revoked sessions cannot be read: {}", error.message())
+        })
     }
 
     /// Who an access token stands for.
     ///
     /// # Errors
-    /// [`crate::error::Error::Unauthenticated`] when it is not valid.
+    /// [`Error::Unauthenticated`] when it is not valid, or no longer.
     pub fn authenticate(&self, token: &str) -> Result<Viewer> {
-        self.tokens.verify(token)
+        let viewer = self.tokens.verify(token)?;
+        if self.revocations.revokes(&viewer) {
+            return Err(Error::Unauthenticated("Sign in again."));
+        }
+        Ok(viewer)
     }
 
     /// A session for one operation. Put it into the request as `Arc<Session>`.

@@ -9,11 +9,11 @@ use crate::auth::password;
 use crate::crm::pipelines;
 use crate::db::Database;
 use crate::error::{ProblemCode, Result};
-use crate::events::{Hub, Position, Work, work};
+use crate::events::{Hub, Work, work};
 use crate::graphql::ContextExt;
 use crate::graphql::input::Check;
 use crate::graphql::scalar::CurrencyCode;
-use crate::identity::{self, NewTenant, SignInPayload, Tenant, User};
+use crate::identity::{self, NewTenant, SignInPayload, SignedIn, Tenant, User};
 
 /// Founds a tenant: account, first user as its admin, history and the usual pipeline, all or nothing.
 /// Answers the open unit of work, for more to be added, with the tenant and the user.
@@ -78,7 +78,7 @@ impl FoundingMutation {
     }
 }
 
-async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<(Tenant, User, Option<Position>)> {
+async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
     let mut check = Check::default();
     let tenant_name = check.line("tenantName", &input.tenant_name);
     let user_name = check.line("name", &input.name);
@@ -106,7 +106,13 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<(Tenant, User,
         password_hash: password::hash(input.password).await?,
     };
     let (mut work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;
+    let session_id = identity::new_session(&work).await?;
     let position = work.append().await?;
     work.commit(position).await?;
-    Ok((tenant, user, Some(position)))
+    Ok(SignedIn {
+        tenant,
+        user,
+        session_id,
+        position: Some(position),
+    })
 }

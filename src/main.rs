@@ -122,6 +122,7 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let app = App::new(config, url).await?;
+    app.start().await?;
     let demo = embedded && app.config.demo;
     if demo {
         let loaded = demo::small(&app).await;

@@ -1,13 +1,15 @@
-//! Who is asking: passwords, access tokens, roles and what they permit.
+//! Who is asking: passwords, access tokens and their revocation, roles and what they permit.
 
 pub mod password;
 pub mod permission;
+pub mod revocation;
 pub mod token;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use permission::{Permission, Role};
+pub use revocation::Revocations;
 
 use crate::error::{Error, Result};
 
@@ -16,6 +18,8 @@ use crate::error::{Error, Result};
 pub struct Viewer {
     pub tenant_id: Uuid,
     pub user_id: Uuid,
+    /// From signing in on: a UUIDv7, whose time is the beginning of the session by the database's clock.
+    pub session_id: Uuid,
     pub role: Role,
     /// When the access token ends, and with it every stream that it opened.
     pub expires_at: DateTime<Utc>,

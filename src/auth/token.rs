@@ -14,6 +14,9 @@ pub const MIN_SECRET_BYTES: usize = 32;
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 4096;
 
+/// Seconds by which the clocks of instances may differ: they must accept each other's new tokens.
+pub const LEEWAY: u64 = 5;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     iss: String,
@@ -22,6 +25,8 @@ struct Claims {
     sub: Uuid,
     /// The tenant.
     tid: Uuid,
+    /// The session.
+    sid: Uuid,
     role: Role,
     iat: i64,
     nbf: i64,
@@ -56,8 +61,7 @@ impl Tokens {
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[audience]);
         validation.validate_nbf = true;
-        // Instances whose clocks differ by a few seconds must accept each other's new tokens.
-        validation.leeway = 5;
+        validation.leeway = LEEWAY;
         Ok(Self {
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
@@ -68,7 +72,12 @@ impl Tokens {
         })
     }
 
-    /// Signs a token for a user of a tenant, valid from `now`. Answers it with the viewer that it stands for.
+    /// How long a token is valid.
+    pub fn lifetime(&self) -> TimeDelta {
+        self.lifetime
+    }
+
+    /// Signs a token for a session of a tenant's user, valid from `now`. Answers it with the viewer that it stands for.
     ///
     /// # Errors
     /// Only for faults of ours.
@@ -76,6 +85,7 @@ impl Tokens {
         &self,
         tenant_id: Uuid,
         user_id: Uuid,
+        session_id: Uuid,
         role: Role,
         now: DateTime<Utc>,
     ) -> Result<(String, Viewer)> {
@@ -85,6 +95,7 @@ impl Tokens {
             aud: self.audience.clone(),
             sub: user_id,
             tid: tenant_id,
+            sid: session_id,
             role,
             iat: now.timestamp(),
             nbf: now.timestamp(),
@@ -99,6 +110,7 @@ impl Tokens {
             Viewer {
                 tenant_id,
                 user_id,
+                session_id,
                 role,
                 expires_at,
             },
@@ -122,11 +134,22 @@ impl Tokens {
                 _ => Error::Unauthenticated("The access token is not valid."),
             })?
             .claims;
-        let expires_at = DateTime::from_timestamp(claims.exp, 0)
-            .ok_or(Error::Unauthenticated("The access token is not valid."))?;
+        let invalid = || Error::Unauthenticated("The access token is not valid.");
+        let issued_at = DateTime::from_timestamp(claims.iat, 0).ok_or_else(invalid)?;
+        let expires_at = DateTime::from_timestamp(claims.exp, 0).ok_or_else(invalid)?;
+        // Another instance, or this one before it was configured anew, may have given longer: what has been revoked is
+        // remembered for as long as a token lives here.
+        let lives_until = issued_at.checked_add_signed(self.lifetime).ok_or_else(invalid)?;
+        let expires_at = expires_at.min(lives_until);
+        if expires_at + TimeDelta::seconds(LEEWAY as i64) < Utc::now() {
+            return Err(Error::Unauthenticated(
+                "The access token has expired. Sign in again.",
+            ));
+        }
         Ok(Viewer {
             tenant_id: claims.tid,
             user_id: claims.sub,
+            session_id: claims.sid,
             role: claims.role,
             expires_at,
         })

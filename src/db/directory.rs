@@ -1,14 +1,20 @@
-//! What must be looked up before a tenant is known: accounts by e-mail, and the tenants that an account belongs to.
+//! What must be looked up before a tenant is known, or of all tenants at once: accounts by e-mail, the tenants that an
+//! account belongs to, and which sessions have been revoked.
 //!
-//! This runs as a role of its own that can read accounts, memberships and tenant names, add accounts, and nothing else.
+//! This runs as a role of its own that can read accounts, memberships, tenant names and revocations, add accounts, and
+//! nothing else.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{Double, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
 use super::schema::{accounts, tenants, users};
 use super::session::Transaction;
+use super::statement::statement;
 use super::{Connection, DIRECTORY_ROLE, Database, RUNTIME_ROLE};
 use crate::error::Result;
 
@@ -30,6 +36,21 @@ pub struct Membership {
     pub tenant_id: Uuid,
     pub tenant_name: String,
     pub role: String,
+}
+
+/// The end of sessions before their time.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct Revocation {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub user_id: Uuid,
+    /// The session that has ended; without it, all of the user's that had begun by then.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub session_id: Option<Uuid>,
+    /// By the database's clock, as are the beginnings of sessions.
+    #[diesel(sql_type = Timestamptz)]
+    pub revoked_at: DateTime<Utc>,
 }
 
 /// Looks an account up by its e-mail address, in lower case, with the tenants where it is active, oldest first.
@@ -54,6 +75,23 @@ pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account,
             .load(&mut &*conn)
             .await?;
         Ok(Some((account, memberships)))
+    });
+    found.await
+}
+
+/// The revocations of all tenants that are younger than `age` by the database's clock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revocations(db: &Database, age: Duration) -> Result<Vec<Revocation>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let young = statement(
+            "SELECT tenant_id, user_id, session_id, revoked_at FROM revocations
+              WHERE revoked_at > now() - make_interval(secs => ?)",
+        )
+        .bind::<Double, _>(age.as_secs_f64());
+        Ok(young.load(&mut &*conn).await?)
     });
     found.await
 }

@@ -73,6 +73,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    revocations (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        user_id -> Uuid,
+        session_id -> Nullable<Uuid>,
+        revoked_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     companies (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -214,6 +224,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     interactions,
     pipeline_stages,
     pipelines,
+    revocations,
     tenants,
     users,
 );

@@ -32,6 +32,9 @@ pub trait Backend: Send + Sync + 'static {
     /// How long a viewer's token is still valid.
     fn expires_in(&self, viewer: &Self::Viewer) -> Duration;
 
+    /// Ends when the viewer's token is no longer good, although its time is not over.
+    fn revoked(&self, viewer: &Self::Viewer) -> impl Future<Output = ()> + Send + 'static;
+
     /// A session for one operation; `idempotency_key` is the header of that name.
     fn session(&self, viewer: Option<Self::Viewer>, idempotency_key: Option<String>) -> Arc<Self::Session>;
 
@@ -67,6 +70,10 @@ impl Backend for Arc<App> {
         (viewer.expires_at - chrono::Utc::now())
             .to_std()
             .unwrap_or_default()
+    }
+
+    fn revoked(&self, viewer: &Viewer) -> impl Future<Output = ()> + Send + 'static {
+        self.revocations.watch(viewer)
     }
 
     fn session(&self, viewer: Option<Viewer>, idempotency_key: Option<String>) -> Arc<Session> {

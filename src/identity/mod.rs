@@ -6,6 +6,6 @@ mod queries;
 mod types;
 
 pub use model::{Tenant, User};
-pub use mutations::{IdentityMutation, SignInPayload};
-pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user};
+pub use mutations::{IdentityMutation, SignInPayload, SignedIn};
+pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session};
 pub use types::{IdentityQuery, currency_or_tenants};

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::Utc;
+use serde_json::json;
+use uuid::Uuid;
 
 use super::queries;
 use super::types::Viewer;
 use super::{Tenant, User};
 use crate::auth::token::Tokens;
-use crate::auth::{Permission, password};
-use crate::db::directory;
+use crate::auth::{Permission, Revocations, password};
+use crate::db::directory::{self, Revocation};
 use crate::db::id::Id;
 use crate::error::{Error, Result};
 use crate::events::Position;
@@ -56,11 +58,28 @@ pub struct SignInPayload {
     outcome: Outcome,
 }
 
+/// Who has proved to be a user of a tenant, and has a session there.
+pub struct SignedIn {
+    pub tenant: Tenant,
+    pub user: User,
+    /// See [`crate::auth::Viewer::session_id`].
+    pub session_id: Uuid,
+    /// Where the tenant's history stands, when it was changed for this.
+    pub position: Option<Position>,
+}
+
 /// The answer to `updateTenant`.
 #[derive(SimpleObject)]
 pub struct UpdateTenantPayload {
     /// The tenant as it is now; null when there are `userErrors`.
     tenant: Option<Arc<Tenant>>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// The answer to `signOut`.
+#[derive(SimpleObject)]
+pub struct SignOutPayload {
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -78,6 +97,25 @@ impl IdentityMutation {
         #[graphql(desc = "Who signs in.")] input: SignInInput,
     ) -> Result<SignInPayload> {
         SignInPayload::of(ctx, sign_in(ctx, input).await)
+    }
+
+    /// Signs out: ends the session of the access token that this is asked with. The token is refused from now on, and
+    /// sockets that were opened with it are closed with the code 4403; other sessions of yours go on. To repeat it is
+    /// harmless: who is told `UNAUTHENTICATED` is signed out.
+    async fn sign_out(&self, ctx: &Context<'_>) -> Result<SignOutPayload> {
+        let viewer = ctx.viewer()?;
+        let user = Id::<User>::from_uuid(viewer.user_id);
+        let mut revoked = None;
+        let (_, outcome) = mutate(ctx, "signOut", None, async |work| {
+            if !ctx.data_unchecked::<Arc<Revocations>>().revokes(viewer) {
+                revoked = Some(queries::revoke(work, user, Some(viewer.session_id)).await?);
+                work.record(user, "SIGNED_OUT", &json!({ "sessionId": viewer.session_id }))?;
+            }
+            Ok(())
+        })
+        .await?;
+        revoke_here(ctx, revoked);
+        Ok(SignOutPayload { outcome })
     }
 
     /// Changes the tenant's settings.
@@ -117,9 +155,9 @@ impl SignInPayload {
     ///
     /// # Errors
     /// Passes on what is not a person's to mend.
-    pub fn of(ctx: &Context<'_>, proved: Result<(Tenant, User, Option<Position>)>) -> Result<Self> {
+    pub fn of(ctx: &Context<'_>, proved: Result<SignedIn>) -> Result<Self> {
         let (proved, outcome) = Outcome::of(proved)?;
-        let Some((tenant, user, position)) = proved else {
+        let Some(proved) = proved else {
             return Ok(Self {
                 access_token: None,
                 expires_at: None,
@@ -128,7 +166,19 @@ impl SignInPayload {
             });
         };
         let tokens = ctx.data_unchecked::<Arc<Tokens>>();
-        let (token, viewer) = tokens.issue(tenant.id.uuid(), user.id.uuid(), user.role, Utc::now())?;
+        let SignedIn {
+            tenant,
+            user,
+            session_id,
+            position,
+        } = proved;
+        let (token, viewer) = tokens.issue(
+            tenant.id.uuid(),
+            user.id.uuid(),
+            session_id,
+            user.role,
+            Utc::now(),
+        )?;
         Ok(Self {
             access_token: Some(token),
             expires_at: Some(viewer.expires_at.into()),
@@ -138,7 +188,13 @@ impl SignInPayload {
     }
 }
 
-async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User, Option<Position>)> {
+/// Lets this process know of what has just been committed; other instances find it in the database.
+fn revoke_here(ctx: &Context<'_>, revoked: Option<Revocation>) {
+    let revocations = ctx.data_unchecked::<Arc<Revocations>>();
+    revocations.take_in(revoked.as_slice());
+}
+
+async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
     let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
     // No address of ours is that long, and no text in PostgreSQL has a NUL.
@@ -160,6 +216,11 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<(Tenant, User,
         None => memberships.next(),
     };
     let tenant = membership.ok_or_else(refused)?.tenant_id;
-    let (tenant, user) = queries::signed_in(db, tenant, account.id).await?;
-    Ok((tenant, user, None))
+    let (tenant, user, session_id) = queries::begin_session(db, tenant, account.id).await?;
+    Ok(SignedIn {
+        tenant,
+        user,
+        session_id,
+        position: None,
+    })
 }

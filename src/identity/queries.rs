@@ -4,20 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use diesel::define_sql_function;
 use diesel::prelude::*;
+use diesel::sql_types::{Double, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use rand::RngExt as _;
 use uuid::Uuid;
 
 use super::model::{Tenant, User};
 use super::types::UserFilter;
-use crate::auth::Role;
+use crate::auth::{Role, revocation};
 use crate::db::Database;
-use crate::db::directory::{self, Account};
+use crate::db::directory::{self, Account, Revocation};
 use crate::db::id::Id;
 use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
+use crate::db::statement::statement;
 use crate::error::{Error, Result};
 use crate::events::{Hub, Work};
 use crate::graphql::Batch;
@@ -198,18 +201,68 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
     Ok(())
 }
 
-/// Reads an account's user in a tenant, with the tenant.
+/// Begins a session of an account's user in a tenant. Answers it with the tenant and the user.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] when the user is not, or no longer, active there.
-pub(super) async fn signed_in(db: &Database, tenant: Uuid, user: Uuid) -> Result<(Tenant, User)> {
-    let snapshot = db.snapshot(tenant);
-    let found: Option<(Tenant, User)> = tenants::table
-        .inner_join(users::table.on(users::tenant_id.eq(tenants::id)))
+pub(super) async fn begin_session(db: &Database, tenant: Uuid, user: Uuid) -> Result<(Tenant, User, Uuid)> {
+    let tx = db.begin(tenant).await?;
+    let mut conn = tx.conn();
+    // Whoever changes the user at this moment holds a lock: the session has the old role and begins before the
+    // revocation, or the new role and begins after it.
+    let user: Option<User> = users::table
         .filter(users::id.eq(user).and(users::is_active))
-        .select((Tenant::as_select(), User::as_select()))
-        .first(&mut snapshot.conn().await?)
+        .select(User::as_select())
+        .for_share()
+        .first(&mut conn)
         .await
         .optional()?;
-    found.ok_or(Error::Unauthenticated("Sign in again."))
+    let user = user.ok_or(Error::Unauthenticated("Sign in again."))?;
+    let tenant = tenants::table
+        .filter(tenants::id.eq(tenant))
+        .select(Tenant::as_select())
+        .first(&mut conn)
+        .await?;
+    let session_id = new_session(&tx).await?;
+    tx.commit().await?;
+    Ok((tenant, user, session_id))
+}
+
+/// The id of a session that begins now, by the clock that revocations go by.
+///
+/// # Errors
+/// When the database fails.
+pub async fn new_session(tx: &Transaction) -> Result<Uuid> {
+    define_sql_function!(fn clock_timestamp() -> Timestamptz);
+    let now: DateTime<Utc> = diesel::select(clock_timestamp())
+        .get_result(&mut tx.conn())
+        .await?;
+    let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
+    Ok(Uuid::new_v7(uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        seconds,
+        nanos,
+    )))
+}
+
+/// Ends a session of the tenant's user, or all that have begun. Whoever commits it lets this process know
+/// ([`crate::auth::Revocations::take_in`]).
+///
+/// What no token can be old enough for is cleared away here, tenant by tenant: nobody else may delete a tenant's rows.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn revoke(tx: &Transaction, user: Id<User>, session: Option<Uuid>) -> Result<Revocation> {
+    statement("DELETE FROM revocations WHERE revoked_at < now() - make_interval(secs => ?)")
+        .bind::<Double, _>(revocation::KEPT.as_secs_f64())
+        .execute(&mut tx.conn())
+        .await?;
+    let revoked = statement(
+        "INSERT INTO revocations (id, user_id, session_id, revoked_at) VALUES (?, ?, ?, clock_timestamp())
+         RETURNING tenant_id, user_id, session_id, revoked_at",
+    )
+    .bind::<SqlUuid, _>(Uuid::now_v7())
+    .bind::<SqlUuid, _>(user)
+    .bind::<Nullable<SqlUuid>, _>(session);
+    Ok(revoked.get_result(&mut tx.conn()).await?)
 }

@@ -207,7 +207,7 @@ async fn a_token_is_valid_only_if_everything_about_it_is_right() {
     let now = Utc::now().timestamp();
     let right = json!({
         "iss": "dealstream", "aud": "dealstream", "sub": client.viewer().user_id, "tid": client.viewer().tenant_id, "role": "ADMIN",
-        "iat": now, "nbf": now, "exp": now + 60, "jti": Uuid::new_v4(),
+        "iat": now, "nbf": now, "exp": now + 60, "jti": Uuid::new_v4(), "sid": Uuid::now_v7(),
     });
     let with = |claim: &str, value: Value| {
         let mut claims = right.clone();
@@ -235,6 +235,8 @@ async fn a_token_is_valid_only_if_everything_about_it_is_right() {
         ("for another audience", with("aud", json!("something"))),
         ("of no person", with("sub", json!("root"))),
         ("of no tenant", with("tid", json!(""))),
+        ("of no session", with("sid", json!("all"))),
+        ("older than tokens become", with("iat", json!(now - 15 * 60 - 6))),
         ("of an unknown role", with("role", json!("ROOT"))),
         ("with a text as expiry", with("exp", json!("tomorrow"))),
         (
@@ -268,7 +270,7 @@ async fn a_token_is_valid_only_if_everything_about_it_is_right() {
         ("of control characters", "\0.\0.\0".to_owned()),
         ("huge", format!("{head}.{}.{signature}", "A".repeat(1_000_000))),
     ];
-    for claim in ["iss", "aud", "sub", "tid", "role", "nbf", "exp"] {
+    for claim in ["iss", "aud", "sub", "tid", "sid", "role", "nbf", "exp"] {
         bad.push((claim, without(claim)));
     }
     for (what, token) in bad {

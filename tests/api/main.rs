@@ -22,6 +22,7 @@ mod outage;
 mod pipelines;
 mod process;
 mod schema;
+mod sessions;
 mod settings;
 mod subscriptions;
 mod support;

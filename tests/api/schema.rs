@@ -157,6 +157,7 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("node", None),
         ("nodes", None),
         ("tenant", Some(P::TenantRead)),
+        ("signOut", None),
         ("updateTenant", Some(P::TenantWrite)),
         ("user", Some(P::UsersRead)),
         ("users", Some(P::UsersRead)),

@@ -71,6 +71,7 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
     let more = "SELECT format('%s: %s %s to %s', tablename, policyname, cmd, roles) FROM pg_policies
                  WHERE schemaname = 'public' AND policyname <> 'tenant'";
     let documented = set(&[
+        "revocations: directory SELECT to {dealstream_directory}",
         "tenants: directory SELECT to {dealstream_directory}",
         "users: directory SELECT to {dealstream_directory}",
     ]);
@@ -97,9 +98,10 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
                            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                           WHERE c.relnamespace = 'public'::regnamespace AND a.attname <> 'tenant_id'
                             AND c.relname <> '__diesel_schema_migrations'";
-    // Sign-in finds a person's tenants before one of them is chosen.
+    // Sign-in finds a person's tenants before one of them is chosen; instances hear of all tenants' revocations.
     let documented = set(&[
         "accounts_pkey",
+        "revocations_revoked_at_idx",
         "accounts_email_key",
         "tenants_pkey",
         "users_id_idx",
@@ -121,13 +123,16 @@ async fn no_reference_leads_out_of_a_tenant_or_nowhere() {
                      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
                        AND a.attname LIKE '%\\_id' AND NOT EXISTS (
                            SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'f' AND a.attnum = ANY (k.conkey))";
-    // History outlives what it tells of; kept answers go with their time.
+    // History outlives what it tells of; kept answers and revocations go with their time.
     let documented = set(&[
         "events.actor_id",
         "events.record_id",
         "events.tenant_id",
         "idempotency_keys.actor_id",
         "idempotency_keys.tenant_id",
+        "revocations.session_id",
+        "revocations.tenant_id",
+        "revocations.user_id",
         "companies.tenant_id",
         "contacts.tenant_id",
         "pipelines.tenant_id",
@@ -154,7 +159,12 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
         "SELECT format('%s: %s', table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type))
                      FROM information_schema.role_table_grants
                     WHERE table_schema = 'public' AND grantee = 'dealstream_directory' GROUP BY table_name";
-    let needed = set(&["accounts: INSERT SELECT", "tenants: SELECT", "users: SELECT"]);
+    let needed = set(&[
+        "accounts: INSERT SELECT",
+        "revocations: SELECT",
+        "tenants: SELECT",
+        "users: SELECT",
+    ]);
     assert_eq!(found(&app, granted).await, needed);
     let too_much = "SELECT format('%s: %s to %s', table_name, privilege_type, grantee) FROM information_schema.role_table_grants
                      WHERE table_schema = 'public' AND (grantee = 'PUBLIC' OR grantee = 'dealstream_app' AND
@@ -268,7 +278,7 @@ async fn a_row_can_neither_be_given_to_another_tenant_nor_taken_from_it() {
 }
 
 #[tokio::test]
-async fn the_directory_reads_accounts_users_and_tenants_and_nothing_else() {
+async fn the_directory_reads_accounts_users_tenants_and_revocations_and_nothing_else() {
     let app = TestApp::new().await;
     let own = app.tenant().await;
     Records::of(&own, "Own").await;
@@ -278,14 +288,19 @@ async fn the_directory_reads_accounts_users_and_tenants_and_nothing_else() {
         .await
         .unwrap();
     for table in tables(&app).await.iter().map(String::as_str).chain(["accounts"]) {
-        let readable = matches!(table, "accounts" | "users" | "tenants");
+        let readable = matches!(table, "accounts" | "users" | "tenants" | "revocations");
         let read = client
             .batch_execute(&format!("SELECT * FROM {table} LIMIT 1"))
             .await;
         assert_eq!(read.is_ok(), readable, "{table}");
+        let column = if table == "revocations" {
+            "revoked_at"
+        } else {
+            "created_at"
+        };
         for change in [
             format!("DELETE FROM {table}"),
-            format!("UPDATE {table} SET created_at = now()"),
+            format!("UPDATE {table} SET {column} = now()"),
         ] {
             assert!(client.batch_execute(&change).await.is_err(), "{change}");
         }

@@ -21,6 +21,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use super::cluster;
 
@@ -171,7 +172,7 @@ impl TestApp {
         let (_, viewer) = self
             .app
             .tokens
-            .issue(tenant, user, role, chrono::Utc::now())
+            .issue(tenant, user, Uuid::now_v7(), role, chrono::Utc::now())
             .unwrap();
         Client {
             app: self.app.clone(),
@@ -200,9 +201,27 @@ impl Client {
         let viewer = self.viewer();
         self.app
             .tokens
-            .issue(viewer.tenant_id, viewer.user_id, viewer.role, chrono::Utc::now())
+            .issue(
+                viewer.tenant_id,
+                viewer.user_id,
+                viewer.session_id,
+                viewer.role,
+                chrono::Utc::now(),
+            )
             .unwrap()
             .0
+    }
+
+    /// The same person, signed in a second time.
+    pub fn in_another_session(&self) -> Self {
+        let viewer = Viewer {
+            session_id: Uuid::now_v7(),
+            ..self.viewer().clone()
+        };
+        Self {
+            viewer: Some(viewer),
+            ..self.clone()
+        }
     }
 
     /// The same client with an `Idempotency-Key` header.

@@ -317,7 +317,8 @@ pub fn operation(root: &str, field: &str, arguments: Value) -> (String, Value) {
 pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
-        "viewer" | "tenant" | "users" | "companies" | "contacts" | "pipelines" | "deals" | "interactions" => {
+        "signOut" | "viewer" | "tenant" | "users" | "companies" | "contacts" | "pipelines" | "deals"
+        | "interactions" => {
             return json!({});
         }
         "user" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
@@ -413,6 +414,10 @@ impl Records {
                 "query($id: ID!) { deal(id: $id) { pipeline { id } stageHistory { nodes { id } } } }",
                 json!({ "id": deal }),
             )
+            .await;
+        client
+            .in_another_session()
+            .query("mutation { signOut { position } }", json!({}))
             .await;
         let ids = HashMap::from([
             ("tenant", text(&me["viewer"]["tenant"]["id"])),

@@ -14,6 +14,7 @@ use dealstream::graphql::limits::{Documents, Limits, validator};
 use dealstream::http::{Backend, Http, Settings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,8 @@ pub const TOKEN: &str = "good";
 pub struct Behind {
     /// Operations whose session has not been finished since it was last used.
     pub unfinished: AtomicUsize,
+    /// Rung when all who are there have to go.
+    pub revoked: Notify,
     /// Mutations that ran.
     pub mutations: AtomicUsize,
     /// Subscriptions whose stream has not been dropped.
@@ -182,6 +185,11 @@ impl Backend for Small {
             "soon" => Duration::from_millis(500),
             _ => Duration::from_secs(900),
         }
+    }
+
+    fn revoked(&self, _viewer: &String) -> impl Future<Output = ()> + Send + 'static {
+        let behind = self.behind.clone();
+        async move { behind.revoked.notified().await }
     }
 
     fn session(&self, viewer: Option<String>, key: Option<String>) -> Arc<Session> {
