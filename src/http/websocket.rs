@@ -20,6 +20,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -178,6 +179,8 @@ struct Connection<B: Backend> {
     viewer: Option<B::Viewer>,
     /// When the token of the viewer ends.
     expires: Option<Instant>,
+    /// Ends when the viewer may no longer be here.
+    revoked: BoxFuture<'static, ()>,
     /// Running operations by the client's ids.
     running: HashMap<Arc<str>, Running>,
     /// Ends all operations when the connection is dropped.
@@ -194,6 +197,7 @@ impl<B: Backend> Connection<B> {
             http,
             viewer: None,
             expires: None,
+            revoked: Box::pin(std::future::pending()),
             running: HashMap::new(),
             tasks: JoinSet::new(),
             count: 0,
@@ -213,6 +217,7 @@ impl<B: Backend> Connection<B> {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Some(RESTART),
+                () = &mut self.revoked => return Some(FORBIDDEN),
                 message = socket.recv() => {
                     heard = Instant::now();
                     let reply = match message {
@@ -308,6 +313,7 @@ impl<B: Backend> Connection<B> {
                 let token = token(&payload).ok_or(UNAUTHORIZED)?;
                 let viewer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
                 self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
+                self.revoked = Box::pin(self.http.backend.revoked(&viewer));
                 self.viewer = Some(viewer);
                 Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
             }

@@ -257,6 +257,23 @@ async fn a_socket_that_does_not_say_who_it_is_is_closed_with_4408() {
 }
 
 #[tokio::test]
+async fn a_socket_ends_when_its_viewer_has_to_go() {
+    let wire = Wire::start().await;
+    let mut stranger = Client::open(&wire).await;
+    let mut client = Client::signed_in(&wire).await;
+    client.subscribe("1", "subscription { silence }").await;
+    assert_eq!(client.hear().await["payload"]["data"], json!({"silence": 0}));
+    wire.behind.revoked.notify_waiters();
+    assert_eq!(client.closed().await, 4403);
+    until("the stream to be dropped", || {
+        wire.behind.streams.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    stranger.say(json!({"type": "ping"})).await;
+    assert_eq!(stranger.hear().await, json!({"type": "pong"}));
+}
+
+#[tokio::test]
 async fn a_socket_ends_with_its_token() {
     let wire = Wire::start().await;
     let mut client = Client::open(&wire).await;
