@@ -139,7 +139,7 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         shutdown.cancel();
     });
     let settings = Settings::of(&app.config, demo);
-    let http = Http::new(app.clone(), settings, app.shutdown.clone());
+    let http = Http::of(app, settings);
     http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
     Ok(())
 }

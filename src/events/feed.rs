@@ -34,6 +34,17 @@ pub enum Signal {
     MustRefetch(Reason),
 }
 
+impl Signal {
+    /// The position up to which everything has been told with this; none when the history cannot be continued.
+    pub fn position(&self) -> Option<i64> {
+        match self {
+            Self::Event { event, .. } => Some(event.position),
+            Self::UpToDate(position) => Some(position.position),
+            Self::MustRefetch(_) => None,
+        }
+    }
+}
+
 /// Why a history cannot be continued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -87,6 +98,15 @@ impl Hub {
         {
             feed.wake.notify_one();
         }
+    }
+
+    /// Where a tenant's history stands, at the moment of asking or later.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn standing(&self, tenant: Uuid) -> Result<Standing> {
+        let snapshot = self.db.snapshot(tenant);
+        super::standing(snapshot.conn().await?).await
     }
 
     /// Follows a tenant's history: first what came after `after`, then [`Signal::UpToDate`], then what comes.

@@ -1,5 +1,7 @@
 //! What a GraphQL operation carries: who asks, and one view of the data.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql::Context;
@@ -11,7 +13,12 @@ use crate::auth::{Permission, Viewer};
 use crate::db::Database;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
+use crate::events::feed::Signal;
 use crate::events::{Hub, Work};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The session of one operation: at most one database connection, taken when first needed.
 pub struct Session {
@@ -20,6 +27,31 @@ pub struct Session {
     viewer: Option<Viewer>,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
+    signals: Arc<Signals>,
+}
+
+/// What a run of a subscription tells of: a part of the history, taken one by one.
+#[derive(Default)]
+pub struct Signals {
+    waiting: Mutex<VecDeque<Signal>>,
+    /// The position of what was taken last.
+    reached: AtomicI64,
+}
+
+impl Signals {
+    /// How far what has been taken goes.
+    pub fn reached(&self) -> i64 {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    /// Takes the next.
+    pub(super) fn take(&self) -> Option<Signal> {
+        let signal = lock(&self.waiting).pop_front()?;
+        if let Some(position) = signal.position() {
+            self.reached.store(position, Ordering::Release);
+        }
+        Some(signal)
+    }
 }
 
 /// One snapshot of the tenant's data with the loaders that read from it.
@@ -47,7 +79,22 @@ impl Session {
             viewer,
             idempotency_key: None,
             reading: Mutex::default(),
+            signals: Arc::default(),
         }
+    }
+
+    /// Sets what a run of a subscription tells of.
+    pub fn with_signals(mut self, signals: Vec<Signal>) -> Self {
+        self.signals = Arc::new(Signals {
+            waiting: Mutex::new(signals.into()),
+            ..Signals::default()
+        });
+        self
+    }
+
+    /// What this run of a subscription tells of.
+    pub fn signals(&self) -> &Arc<Signals> {
+        &self.signals
     }
 
     /// Sets the idempotency key that came with the request rather than in the input.
@@ -87,7 +134,7 @@ impl Session {
     /// [`Error::Unauthenticated`] when nobody has signed in.
     pub fn reading(&self) -> Result<Arc<Reading>> {
         let viewer = self.viewer()?;
-        let mut reading = self.lock();
+        let mut reading = lock(&self.reading);
         let reading = reading.get_or_insert_with(|| {
             let snapshot = Arc::new(self.db.snapshot(viewer.tenant_id));
             Arc::new(Reading {
@@ -100,7 +147,7 @@ impl Session {
 
     /// Gives the view back: what is read hereafter is newer. The connection is released off the caller's path.
     pub fn finish(&self) {
-        self.lock().take();
+        lock(&self.reading).take();
     }
 
     /// Begins to write in the viewer's tenant, on the viewer's behalf.
@@ -112,10 +159,6 @@ impl Session {
         // What is read after a change must show it, and a mutation needs no second connection meanwhile.
         self.finish();
         Work::begin(&self.db, self.hub.clone(), viewer.tenant_id, Some(viewer.user_id)).await
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Reading>>> {
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,7 @@
 //! What every subscription sends besides its events, and how the history becomes frames.
 
 use async_graphql::{Context, Enum, SimpleObject};
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, Iter};
 
 use super::ContextExt;
 use crate::error::{Error, Result};
@@ -37,10 +36,14 @@ pub enum MustRefetchReason {
 }
 
 /// What a subscription sends.
-pub type Frames<F> = BoxStream<'static, F>;
+pub type Frames<F> = Iter<Box<dyn Iterator<Item = F> + Send>>;
 
-/// The frames of a subscription: what `read` makes of the events that it wants, in order, and the words of the stream
-/// about itself. `after` is where the client has come to.
+/// The frames of a run of a subscription: what `read` makes of the events that it wants, in order, and the words of the
+/// stream about itself.
+///
+/// A run is over a part of the history that is there already, for all subscribers at once who ask the same with the same
+/// rights: waiting for more, and what each has come to (`after`), is the business of whoever runs it. So `read` must
+/// depend on nothing but its arguments and those of the field.
 ///
 /// # Errors
 /// [`Error::BadInput`] when `after` is no position, [`Error::Unauthenticated`] when nobody has signed in.
@@ -52,26 +55,27 @@ pub fn frames<F>(
 where
     F: From<UpToDate> + From<MustRefetch> + Send + 'static,
 {
-    let session = ctx.session();
-    let after = after.map(str::parse::<Position>).transpose();
-    let after = after.map_err(|_| Error::BadInput("after is not a position of this server.".to_owned()))?;
-    let signals = session.hub().follow(session.viewer()?.tenant_id, after);
-    let frames = signals.filter_map(move |signal| {
-        std::future::ready(match signal {
-            Signal::Event { epoch, event } => {
-                let position = Position {
-                    epoch,
-                    position: event.position,
-                };
-                read(position, &event)
-            }
-            Signal::UpToDate(position) => Some(F::from(UpToDate {
-                position: position.to_string(),
-            })),
-            Signal::MustRefetch(reason) => Some(F::from(MustRefetch {
-                reason: reason.into(),
-            })),
-        })
-    });
-    Ok(frames.boxed())
+    ctx.viewer()?;
+    after
+        .map(str::parse::<Position>)
+        .transpose()
+        .map_err(|_| Error::BadInput("after is not a position of this server.".to_owned()))?;
+    let signals = ctx.session().signals().clone();
+    let told = std::iter::from_fn(move || signals.take());
+    let frames: Box<dyn Iterator<Item = F> + Send> = Box::new(told.filter_map(move |signal| match signal {
+        Signal::Event { epoch, event } => {
+            let position = Position {
+                epoch,
+                position: event.position,
+            };
+            read(position, &event)
+        }
+        Signal::UpToDate(position) => Some(F::from(UpToDate {
+            position: position.to_string(),
+        })),
+        Signal::MustRefetch(reason) => Some(F::from(MustRefetch {
+            reason: reason.into(),
+        })),
+    }));
+    Ok(stream::iter(frames))
 }

@@ -1,17 +1,17 @@
-//! What stands behind the wire: [`App`], for the server.
+//! What stands behind the wire: the application, for the server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_graphql::futures_util::stream::BoxStream;
 use async_graphql::{Request, Response};
+use uuid::Uuid;
 
 use super::Settings;
-use crate::app::App;
+use super::live::{Live, Steps};
 use crate::auth::Viewer;
 use crate::config::Config;
 use crate::graphql::Session;
-use crate::graphql::limits::Documents;
+use crate::graphql::limits::{Documents, Prepared};
 
 /// What the wire needs of the application. Tests put a small one there, with a schema that hangs and panics.
 pub trait Backend: Send + Sync + 'static {
@@ -48,22 +48,28 @@ pub trait Backend: Send + Sync + 'static {
     fn execute(&self, request: Request) -> impl Future<Output = Response> + Send;
 
     /// Runs a subscription.
-    fn execute_stream(&self, request: Request) -> BoxStream<'static, Response>;
+    fn subscribe(&self, viewer: Option<&Self::Viewer>, prepared: Prepared) -> Steps;
+
+    /// The tenant and the user that a viewer is.
+    fn identity(&self, viewer: &Self::Viewer) -> (Uuid, Uuid);
+
+    /// Whether a newer token says the same of the viewer as the older one did.
+    fn renews(&self, older: &Self::Viewer, newer: &Self::Viewer) -> bool;
 
     /// Whether the database answers.
     fn database_answers(&self) -> impl Future<Output = bool> + Send;
 }
 
-impl Backend for Arc<App> {
+impl Backend for Arc<Live> {
     type Viewer = Viewer;
     type Session = Session;
 
     fn documents(&self) -> &Documents {
-        &self.documents
+        &self.app.documents
     }
 
     fn authenticate(&self, bearer: &str) -> async_graphql::Result<Viewer> {
-        Ok(App::authenticate(self, bearer)?)
+        Ok(self.app.authenticate(bearer)?)
     }
 
     fn expires_in(&self, viewer: &Viewer) -> Duration {
@@ -73,11 +79,11 @@ impl Backend for Arc<App> {
     }
 
     fn revoked(&self, viewer: &Viewer) -> impl Future<Output = ()> + Send + 'static {
-        self.revocations.watch(viewer)
+        self.app.revocations.watch(viewer)
     }
 
     fn session(&self, viewer: Option<Viewer>, idempotency_key: Option<String>) -> Arc<Session> {
-        Arc::new(App::session(self, viewer).with_idempotency_key(idempotency_key))
+        Arc::new(self.app.session(viewer).with_idempotency_key(idempotency_key))
     }
 
     fn attach(&self, request: Request, session: &Arc<Session>) -> Request {
@@ -89,15 +95,23 @@ impl Backend for Arc<App> {
     }
 
     async fn execute(&self, request: Request) -> Response {
-        self.schema.execute(request).await
+        self.app.schema.execute(request).await
     }
 
-    fn execute_stream(&self, request: Request) -> BoxStream<'static, Response> {
-        self.schema.execute_stream(request)
+    fn subscribe(&self, viewer: Option<&Viewer>, prepared: Prepared) -> Steps {
+        Live::subscribe(self, viewer, prepared)
+    }
+
+    fn identity(&self, viewer: &Viewer) -> (Uuid, Uuid) {
+        (viewer.tenant_id, viewer.user_id)
+    }
+
+    fn renews(&self, older: &Viewer, newer: &Viewer) -> bool {
+        self.identity(older) == self.identity(newer) && older.role == newer.role
     }
 
     async fn database_answers(&self) -> bool {
-        self.db.ping().await.is_ok()
+        self.app.db.ping().await.is_ok()
     }
 }
 

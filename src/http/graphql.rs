@@ -163,7 +163,7 @@ async fn respond<B: Backend>(
         maximum: http.backend.documents().limits().cost,
     };
     let session = http.backend.session(viewer, idempotency_key(&parts.headers)?);
-    let request = http.backend.attach(prepared.into_request(), &session);
+    let request = http.backend.attach(prepared.request(), &session);
     let response = execute(http, request, id).await;
     http.backend.finish(&session);
     let answer = answer::executed(response, Some(cost), id, settings.errors);

@@ -45,7 +45,9 @@ pub mod graphiql;
 pub mod graphql;
 pub mod headers;
 pub mod health;
+pub mod live;
 pub mod serve;
+pub mod streams;
 pub mod websocket;
 
 use std::sync::Arc;
@@ -57,6 +59,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use backend::Backend;
+use live::Live;
+use streams::Streams;
+
+use crate::app::App;
 
 /// Times and sizes of the wire, and what is served.
 #[derive(Debug, Clone)]
@@ -84,6 +90,10 @@ pub struct Settings {
     pub message_bytes: usize,
     /// Operations that run at the same time on a socket.
     pub operations: usize,
+    /// Subscriptions that a user may have open.
+    pub streams_per_user: usize,
+    /// Subscriptions that a tenant may have open.
+    pub streams_per_tenant: usize,
     /// Answers that wait for a slow reader before its socket is closed.
     pub backlog: usize,
     /// Origins besides the server's own from which browsers may open a socket, such as `https://crm.example`.
@@ -108,6 +118,8 @@ impl Default for Settings {
             write_time: Duration::from_secs(10),
             message_bytes: 128 * 1024,
             operations: 100,
+            streams_per_user: 10_000,
+            streams_per_tenant: 50_000,
             backlog: 256,
             allowed_origins: Vec::new(),
             graphiql: true,
@@ -124,12 +136,22 @@ pub struct Http<B> {
     shutdown: CancellationToken,
     /// Sockets that are open.
     sockets: TaskTracker,
+    streams: Arc<Streams>,
+}
+
+impl Http<Arc<Live>> {
+    /// Puts the application on the wire, until it is told to shut down.
+    pub fn of(app: Arc<App>, settings: Settings) -> Arc<Self> {
+        let shutdown = app.shutdown.clone();
+        Self::new(Live::new(app, settings.errors), settings, shutdown)
+    }
 }
 
 impl<B: Backend> Http<B> {
     /// Puts an application on the wire. When `shutdown` is cancelled, [`serve::serve`] ends and sockets are closed.
     pub fn new(backend: B, settings: Settings, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
+            streams: Streams::new(settings.streams_per_user, settings.streams_per_tenant),
             backend,
             settings,
             shutdown,

@@ -1,9 +1,12 @@
 //! `graphql-transport-ws`: many operations on one socket.
 //!
-//! One task owns the socket; each operation has a task of its own and hands its messages over through a bounded queue.
-//! A client that reads slowly holds its own operations up; one that reads nothing for a while loses its socket. Neither
-//! takes the server's memory. The task of an operation is the place where subscribers that ask the same can come to share one execution: all it hands over is
-//! frames, and what makes a frame's bytes one client's own is only its id.
+//! One task owns the socket; each query, mutation and beginning subscription has a task of its own and hands its messages
+//! over through a bounded queue. A subscription that has caught up needs no task: it is a place in a [channel](super::live)
+//! from which the socket takes what it has room for. A client that reads slowly holds its own operations up; one that
+//! reads nothing for a while loses its socket. Neither takes the server's memory.
+//!
+//! A fresh access token can be sent before the old one ends, as the payload of a `ping`, in the form of
+//! `connection_init`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,8 +14,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
-use async_graphql::{ServerError, Value};
 use axum::extract::FromRequestParts;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::header::{HOST, ORIGIN};
@@ -24,14 +27,16 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, BAD_REQUEST, Cost};
 use super::graphql::{self, Question};
 use super::headers::{self, RequestId};
+use super::live::{Member, Next, Step, Steps};
 use super::serve::Client;
+use super::streams::Place;
 use super::{Backend, Http};
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
 
@@ -147,20 +152,44 @@ async fn read_away(socket: &mut WebSocket) {
     while let Some(Ok(_)) = socket.recv().await {}
 }
 
-/// A message for the client, from the task of an operation.
+/// What the task of an operation hands over.
 struct Frame {
-    text: Utf8Bytes,
     /// The operation that it is from: the client's id may since be another's.
     id: Arc<str>,
     number: u64,
-    /// Whether the operation ends with it.
-    last: bool,
+    word: Word,
+}
+
+enum Word {
+    /// A message for the client.
+    Say(Utf8Bytes),
+    /// The message that ends the operation.
+    Last(Utf8Bytes),
+    /// The operation needs no task any more: from now on it is told what others are told.
+    Live(Member),
 }
 
 /// A running operation.
 struct Running {
     number: u64,
-    task: AbortHandle,
+    way: Way,
+    /// The place of a subscription among those that are open.
+    _place: Option<Place>,
+}
+
+enum Way {
+    /// By a task of its own.
+    Alone(AbortHandle),
+    /// As one of many who are told the same.
+    Live(Member),
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Way::Alone(task) = &self.way {
+            task.abort();
+        }
+    }
 }
 
 /// What a client may say.
@@ -187,7 +216,10 @@ struct Connection<B: Backend> {
     tasks: JoinSet<()>,
     /// Operations so far.
     count: u64,
-    queue: (mpsc::Sender<Frame>, mpsc::Receiver<Frame>),
+    /// Boxed: the queue has room for many from the beginning, and most sockets are idle.
+    queue: (mpsc::Sender<Box<Frame>>, mpsc::Receiver<Box<Frame>>),
+    /// Notified when there is something for an operation that is live.
+    wake: Arc<Notify>,
 }
 
 impl<B: Backend> Connection<B> {
@@ -201,6 +233,7 @@ impl<B: Backend> Connection<B> {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             count: 0,
+            wake: Arc::default(),
         }
     }
 
@@ -266,26 +299,33 @@ impl<B: Backend> Connection<B> {
                 Some(frame) = self.queue.1.recv() => {
                     timeout(settings.write_time, self.write(socket, frame)).await.ok()?.ok()?;
                 }
+                () = self.wake.notified() => {
+                    timeout(settings.write_time, self.write_live(socket)).await.ok()?.ok()?;
+                }
             }
         }
     }
 
     /// Sends a message and those that wait behind it.
-    async fn write(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), axum::Error> {
+    async fn write(&mut self, socket: &mut WebSocket, frame: Box<Frame>) -> Result<(), axum::Error> {
         let mut next = Some(frame);
         let mut left = BATCH;
         while let Some(frame) = next {
             // The client may have completed the operation and be about something else under the same id.
-            if self
-                .running
-                .get(&frame.id)
-                .is_some_and(|running| running.number == frame.number)
-            {
-                if frame.last {
-                    self.running.remove(&frame.id);
-                    while self.tasks.try_join_next().is_some() {}
+            let running = self.running.get_mut(&frame.id);
+            if let Some(running) = running.filter(|running| running.number == frame.number) {
+                match frame.word {
+                    Word::Say(text) => socket.feed(Message::Text(text)).await?,
+                    Word::Last(text) => {
+                        self.end(&frame.id);
+                        socket.feed(Message::Text(text)).await?;
+                    }
+                    Word::Live(mut member) => {
+                        member.wake(self.wake.clone());
+                        running.way = Way::Live(member);
+                        while self.tasks.try_join_next().is_some() {}
+                    }
                 }
-                socket.feed(Message::Text(frame.text)).await?;
             }
             left -= 1;
             next = if left > 0 {
@@ -295,6 +335,69 @@ impl<B: Backend> Connection<B> {
             };
         }
         socket.flush().await
+    }
+
+    /// Sends what there is for operations that are live, of each a few messages at a time.
+    async fn write_live(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
+        let mut over = Vec::new();
+        let mut behind = Vec::new();
+        for (id, running) in &mut self.running {
+            let Way::Live(member) = &mut running.way else {
+                continue;
+            };
+            let mut left = BATCH;
+            loop {
+                if left == 0 {
+                    self.wake.notify_one();
+                    break;
+                }
+                left -= 1;
+                match member.next() {
+                    Next::Frame(payload) => {
+                        let text = frame(id, "next", &payload);
+                        socket.feed(Message::Text(text.into())).await?;
+                    }
+                    Next::Nothing => break,
+                    Next::Behind => {
+                        behind.push((id.clone(), running.number, member.rejoin()));
+                        break;
+                    }
+                    Next::Over => {
+                        over.push(id.clone());
+                        break;
+                    }
+                }
+            }
+        }
+        for id in over {
+            self.end(&id);
+            socket.feed(Message::Text(complete(&id).into())).await?;
+        }
+        for (id, number, steps) in behind {
+            let operation = self.operation(id.clone(), number);
+            let task = self
+                .tasks
+                .spawn(async move { operation.tell(steps, &RequestId::new()).await });
+            if let Some(running) = self.running.get_mut(&id) {
+                running.way = Way::Alone(task);
+            }
+        }
+        socket.flush().await
+    }
+
+    /// Forgets an operation, and stops it where it has not ended.
+    fn end(&mut self, id: &str) {
+        self.running.remove(id);
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn operation(&self, id: Arc<str>, number: u64) -> Operation<B> {
+        Operation {
+            http: self.http.clone(),
+            id,
+            number,
+            frames: self.queue.0.clone(),
+        }
     }
 
     /// Does what a message says; answers what to send at once.
@@ -312,13 +415,20 @@ impl<B: Backend> Connection<B> {
                 }
                 let token = token(&payload).ok_or(UNAUTHORIZED)?;
                 let viewer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
-                self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
-                self.revoked = Box::pin(self.http.backend.revoked(&viewer));
-                self.viewer = Some(viewer);
+                self.sign_in(viewer);
                 Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
             }
             "ping" => {
-                object(message.payload)?;
+                let payload = object(message.payload)?;
+                if let (Some(viewer), Some(token)) = (&self.viewer, token(&payload)) {
+                    // A fresh token, before the old one ends; it is not for sending back.
+                    let newer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
+                    if !self.http.backend.renews(viewer, &newer) {
+                        return Err(FORBIDDEN);
+                    }
+                    self.sign_in(newer);
+                    return Ok(Some("{\"type\":\"pong\"}".to_owned()));
+                }
                 Ok(Some(match message.payload {
                     Some(payload) if payload.get() != "null" => {
                         format!("{{\"type\":\"pong\",\"payload\":{}}}", payload.get())
@@ -329,14 +439,17 @@ impl<B: Backend> Connection<B> {
             "pong" => object(message.payload).map(|_| None),
             "subscribe" => self.subscribe(id(message.id)?, message.payload),
             "complete" => {
-                if let Some(running) = self.running.remove(&*id(message.id)?) {
-                    running.task.abort();
-                    while self.tasks.try_join_next().is_some() {}
-                }
+                self.end(&id(message.id)?);
                 Ok(None)
             }
             _ => Err(INVALID),
         }
+    }
+
+    fn sign_in(&mut self, viewer: B::Viewer) {
+        self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
+        self.revoked = Box::pin(self.http.backend.revoked(&viewer));
+        self.viewer = Some(viewer);
     }
 
     fn subscribe(&mut self, id: Cow<'_, str>, payload: Option<&RawValue>) -> Result<Option<String>, Close> {
@@ -358,14 +471,6 @@ impl<B: Backend> Connection<B> {
             let errors = answer::errors(vec![error], &RequestId::new(), 1);
             return Ok(Some(frame(&id, "error", &errors)));
         }
-        self.count += 1;
-        let number = self.count;
-        let operation = Operation {
-            http: self.http.clone(),
-            id: id.as_ref().into(),
-            number,
-            frames: self.queue.0.clone(),
-        };
         // The document is judged before the next message is read: that bounds what a socket can keep busy.
         let documents = self.http.backend.documents();
         let prepared = documents.prepare(
@@ -373,9 +478,28 @@ impl<B: Backend> Connection<B> {
             question.operation_name.as_deref(),
             question.variables,
         );
-        let key = operation.id.clone();
+        let mut place = None;
+        if let Ok(prepared) = &prepared
+            && prepared.kind() == OperationType::Subscription
+        {
+            match self.http.streams.open(self.http.backend.identity(&viewer)) {
+                Ok(taken) => place = Some(taken),
+                Err(full) => {
+                    let errors = answer::errors(vec![full.error()], &RequestId::new(), 1);
+                    return Ok(Some(frame(&id, "error", &errors)));
+                }
+            }
+        }
+        self.count += 1;
+        let operation = self.operation(id.as_ref().into(), self.count);
+        let (key, number) = (operation.id.clone(), operation.number);
         let task = self.tasks.spawn(operation.run(viewer, prepared));
-        self.running.insert(key, Running { number, task });
+        let running = Running {
+            number,
+            way: Way::Alone(task),
+            _place: place,
+        };
+        self.running.insert(key, running);
         Ok(None)
     }
 }
@@ -385,7 +509,7 @@ struct Operation<B: Backend> {
     http: Arc<Http<B>>,
     id: Arc<str>,
     number: u64,
-    frames: mpsc::Sender<Frame>,
+    frames: mpsc::Sender<Box<Frame>>,
 }
 
 impl<B: Backend> Operation<B> {
@@ -407,66 +531,70 @@ impl<B: Backend> Operation<B> {
 
     async fn answer(&self, viewer: B::Viewer, prepared: Prepared, request_id: &RequestId) {
         let backend = &self.http.backend;
+        if prepared.kind() == OperationType::Subscription {
+            return self
+                .tell(backend.subscribe(Some(&viewer), prepared), request_id)
+                .await;
+        }
         let cost = Cost {
             requested: prepared.cost(),
             maximum: backend.documents().limits().cost,
         };
-        let kind = prepared.kind();
         let session = backend.session(Some(viewer), None);
-        let request = backend.attach(prepared.into_request(), &session);
-        if kind != OperationType::Subscription {
-            let response = graphql::execute(&self.http, request, request_id).await;
-            backend.finish(&session);
-            if answer::is_request_error(&response) {
-                return self.fail(response.errors, request_id).await;
-            }
-            self.next(response, Some(cost), request_id).await;
-            return self.complete().await;
+        let request = backend.attach(prepared.request(), &session);
+        let response = graphql::execute(&self.http, request, request_id).await;
+        backend.finish(&session);
+        if answer::is_request_error(&response) {
+            return self.fail(response.errors, request_id).await;
         }
-        let mut responses = backend.execute_stream(request);
-        let mut first = true;
-        while let Some(response) = responses.next().await {
-            backend.finish(&session);
-            // Whoever could not subscribe at all gets an error, and nothing after it.
-            let stillborn = first
-                && response.data == Value::Null
-                && response.errors.iter().any(|error| error.path.len() <= 1);
-            if stillborn || answer::is_request_error(&response) {
-                return self.fail(response.errors, request_id).await;
+        let answer = answer::executed(response, Some(cost), request_id, self.http.settings.errors);
+        self.next(&answer.body).await;
+        self.complete().await;
+    }
+
+    /// Tells a subscription to its end, or until it goes live.
+    async fn tell(&self, mut steps: Steps, request_id: &RequestId) {
+        while let Some(step) = steps.next().await {
+            match step {
+                Step::Frame(payload) => self.next(&payload).await,
+                Step::Error(errors) => return self.fail(errors, request_id).await,
+                Step::Live(member) => return self.hand_over(Word::Live(member)).await,
             }
-            self.next(response, first.then_some(cost), request_id).await;
-            first = false;
         }
         self.complete().await;
     }
 
-    async fn next(&self, response: async_graphql::Response, cost: Option<Cost>, id: &RequestId) {
-        let answer = answer::executed(response, cost, id, self.http.settings.errors);
-        self.hand_over(frame(&self.id, "next", &answer.body), false).await;
+    async fn next(&self, payload: &[u8]) {
+        let text = frame(&self.id, "next", payload);
+        self.hand_over(Word::Say(text.into())).await;
     }
 
     async fn fail(&self, errors: Vec<ServerError>, id: &RequestId) {
         let errors = answer::errors(errors, id, self.http.settings.errors);
-        self.hand_over(frame(&self.id, "error", &errors), true).await;
+        let text = frame(&self.id, "error", &errors);
+        self.hand_over(Word::Last(text.into())).await;
     }
 
     async fn complete(&self) {
-        let id = serde_json::Value::from(&*self.id);
-        self.hand_over(format!("{{\"id\":{id},\"type\":\"complete\"}}"), true)
-            .await;
+        self.hand_over(Word::Last(complete(&self.id).into())).await;
     }
 
     /// Waits when the queue is full.
-    async fn hand_over(&self, text: String, last: bool) {
+    async fn hand_over(&self, word: Word) {
         let frame = Frame {
-            text: text.into(),
             id: self.id.clone(),
             number: self.number,
-            last,
+            word,
         };
         // The connection is gone when this fails, and this task with it.
-        let _ = self.frames.send(frame).await;
+        let _ = self.frames.send(Box::new(frame)).await;
     }
+}
+
+/// The message that an operation is complete.
+fn complete(id: &str) -> String {
+    let id = serde_json::Value::from(id);
+    format!("{{\"id\":{id},\"type\":\"complete\"}}")
 }
 
 /// A message about an operation. The payload is the same for all who get it; only the id is the client's own.

@@ -26,6 +26,16 @@ pub(super) struct Operation {
     pub(super) variables: Vec<Declared>,
     pub(super) cost: Cost,
     pub(super) bytes: u64,
+    /// Where a subscription says from which position it goes on.
+    pub(super) after: Option<After>,
+}
+
+/// The argument `after` of a subscription.
+pub(super) struct After {
+    /// As it is written: a text, null or a variable.
+    pub(super) value: Value,
+    /// Whether the variable is used for nothing else.
+    pub(super) own_variable: bool,
 }
 
 fn invalid(message: impl Into<String>, at: Pos) -> Refusal {
@@ -134,7 +144,7 @@ pub(super) fn operations(
         .map(|(name, operation)| {
             let definition = &operation.node;
             let set = &definition.selection_set.node;
-            roots(document, operation, limits)?;
+            let roots = roots(document, operation, limits)?;
 
             let mut uses = Uses::new(shape, limits);
             uses.directives(&definition.directives)?;
@@ -143,18 +153,25 @@ pub(super) fn operations(
             let mut waiting: Vec<&Name> = uses.spreads.clone();
             uses.check(operation)?;
             let mut nodes = uses.nodes;
+            let mut used: Vec<&Name> = uses.variables.iter().map(|used| used.name).collect();
             while let Some(name) = waiting.pop() {
                 if reached.insert(name)
                     && let Some(uses) = fragments.get(name)
                 {
                     uses.check(operation)?;
                     nodes += uses.nodes;
+                    used.extend(uses.variables.iter().map(|used| used.name));
                     waiting.extend(&uses.spreads);
                 }
             }
 
+            let subscribes = definition.ty == OperationType::Subscription;
+            let mut operation = operation.clone();
+            if subscribes {
+                operation.node.selection_set.node.items = flat(&roots);
+            }
             let reduced = ExecutableDocument {
-                operations: DocumentOperations::Single(operation.clone()),
+                operations: DocumentOperations::Single(operation),
                 fragments: document
                     .fragments
                     .iter()
@@ -179,6 +196,7 @@ pub(super) fn operations(
                 cost: cost::of_operation(document, definition.ty, set, shape, limits)?,
                 document: reduced,
                 bytes: nodes * NODE_BYTES,
+                after: subscribes.then(|| after(&roots, &used)).flatten(),
             })
         })
         .collect()
@@ -192,11 +210,11 @@ struct Root<'a> {
 }
 
 /// The rules about root fields: how many, how often the same, and those of a subscription.
-fn roots(
-    document: &ExecutableDocument,
-    operation: &Positioned<OperationDefinition>,
+fn roots<'a>(
+    document: &'a ExecutableDocument,
+    operation: &'a Positioned<OperationDefinition>,
     limits: &Limits,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Root<'a>>, Refusal> {
     fn collect<'a>(
         document: &'a ExecutableDocument,
         set: &'a SelectionSet,
@@ -275,7 +293,33 @@ fn roots(
             ));
         }
     }
-    Ok(())
+    Ok(roots)
+}
+
+/// The one field of a subscription, out of the fragments it may be in: the executor does not look into those.
+fn flat(roots: &[Root]) -> Vec<Positioned<Selection>> {
+    let mut merged: Option<Positioned<Field>> = None;
+    for root in roots {
+        match &mut merged {
+            None => merged = Some(Positioned::new(root.field.clone(), root.at)),
+            Some(field) => {
+                let more = root.field.selection_set.node.items.iter().cloned();
+                field.node.selection_set.node.items.extend(more);
+            }
+        }
+    }
+    let field = merged.map(|field| Positioned::new(Selection::Field(field.clone()), field.pos));
+    field.into_iter().collect()
+}
+
+/// The argument `after` of a subscription, if it is there.
+fn after(roots: &[Root], used: &[&Name]) -> Option<After> {
+    let value = roots.first()?.field.get_argument("after")?.node.clone();
+    let own_variable = match &value {
+        Value::Variable(name) => used.iter().filter(|used| **used == name).count() == 1,
+        _ => false,
+    };
+    Some(After { value, own_variable })
 }
 
 /// What an operation or a fragment uses: variables with the types of their places, and other fragments.

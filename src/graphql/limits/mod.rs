@@ -23,8 +23,9 @@ use async_graphql::futures_util::FutureExt;
 use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::{
     ErrorExtensionValues, ObjectType, Pos, Request, SchemaBuilder, ServerError, SubscriptionType,
-    ValidationMode, ValidationResult, Variables,
+    ValidationMode, ValidationResult, Value, Variables,
 };
+use async_graphql_value::Value as Literal;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -363,6 +364,15 @@ impl Checked {
     }
 }
 
+/// The document, operation and variables of a request but for where it goes on from. Means something only as long as a
+/// request of this likeness is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Likeness {
+    document: usize,
+    index: usize,
+    variables: Box<str>,
+}
+
 /// A request that passed the guard.
 pub struct Prepared {
     checked: Arc<Checked>,
@@ -398,10 +408,38 @@ impl Prepared {
     }
 
     /// The request for the executor: the chosen operation with the fragments it reaches, and its variables.
-    pub fn into_request(self) -> Request {
+    pub fn request(&self) -> Request {
         let mut request = Request::new(String::new());
         request.set_parsed_query(self.operation().document.clone());
-        request.variables(self.variables)
+        request.variables(self.variables.clone())
+    }
+
+    /// From where a subscription goes on: the argument `after` of its field.
+    pub fn after(&self) -> Option<&str> {
+        let value = match &self.operation().after.as_ref()?.value {
+            Literal::Variable(name) => match self.variables.get(name)? {
+                Value::String(text) => text,
+                _ => return None,
+            },
+            Literal::String(text) => text,
+            _ => return None,
+        };
+        Some(value)
+    }
+
+    /// What two requests have in common that differ at most in where they go on from.
+    pub fn likeness(&self) -> Likeness {
+        let mut variables = self.variables.clone();
+        if let Some(after) = &self.operation().after
+            && let (Literal::Variable(name), true) = (&after.value, after.own_variable)
+        {
+            variables.remove(name);
+        }
+        Likeness {
+            document: Arc::as_ptr(&self.checked) as usize,
+            index: self.index,
+            variables: serde_json::to_string(&variables).unwrap_or_default().into(),
+        }
     }
 }
 

@@ -156,7 +156,7 @@ async fn run(query: &str, variables: Value) -> async_graphql::Response {
     builder()
         .validation_mode(ValidationMode::Fast)
         .finish()
-        .execute(prepared.into_request())
+        .execute(prepared.request())
         .await
 }
 
@@ -374,7 +374,7 @@ async fn a_named_operation_runs_with_the_fragments_it_reaches() {
         .ok()
         .unwrap();
     assert_eq!(prepared.operation().document.fragments.len(), 1);
-    let answer = builder().finish().execute(prepared.into_request()).await;
+    let answer = builder().finish().execute(prepared.request()).await;
     assert_eq!(answer.data, value!({"me": {"page": 10}}));
 }
 

@@ -16,6 +16,7 @@ use dealstream::events::Work;
 use dealstream::founding;
 use dealstream::graphql::Session;
 use dealstream::graphql::scalar::CurrencyCode;
+use dealstream::http::live::{self, Live};
 use dealstream::identity::{self, NewTenant, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,6 +32,8 @@ pub const SECRET: &str = "a-secret-that-only-tests-would-ever-use-0123456789";
 /// The application, as a server would have it.
 pub struct TestApp {
     pub app: Arc<App>,
+    /// Its subscriptions.
+    pub live: Arc<Live>,
     pub url: String,
 }
 
@@ -79,13 +82,15 @@ impl TestApp {
         let app = App::new(config, &url)
             .await
             .unwrap_or_else(|problem| panic!("{problem}"));
-        Self { app, url }
+        let live = Live::new(app.clone(), 20);
+        Self { app, live, url }
     }
 
     /// Somebody who has not signed in.
     pub fn anon(&self) -> Client {
         Client {
             app: self.app.clone(),
+            live: self.live.clone(),
             viewer: None,
             idempotency_key: None,
         }
@@ -176,6 +181,7 @@ impl TestApp {
             .unwrap();
         Client {
             app: self.app.clone(),
+            live: self.live.clone(),
             viewer: Some(viewer),
             idempotency_key: None,
         }
@@ -186,6 +192,7 @@ impl TestApp {
 #[derive(Clone)]
 pub struct Client {
     pub app: Arc<App>,
+    pub live: Arc<Live>,
     viewer: Option<Viewer>,
     idempotency_key: Option<String>,
 }
@@ -252,27 +259,25 @@ impl Client {
             Err(refusal) => return json!({ "errors": refusal.errors }),
         };
         let session = self.session();
-        let request: Request = prepared.into_request().data(session.clone());
+        let request: Request = prepared.request().data(session.clone());
         let response = self.app.schema.execute(request).await;
         session.finish();
         serde_json::to_value(response).unwrap()
     }
 
-    /// The answers of a subscription, each given once its session holds nothing any more, as the socket does it.
+    /// The answers of a subscription.
     pub fn subscribe(&self, document: &str, variables: Value) -> BoxStream<'static, Value> {
         let prepared = self
             .app
             .documents
             .prepare(document, None, Variables::from_json(variables))
             .unwrap_or_else(|refusal| panic!("{document}\n{refusal}"));
-        let session = self.session();
-        let request: Request = prepared.into_request().data(session.clone());
-        let answers = self.app.schema.execute_stream(request);
-        let finish = move |response| {
-            session.finish();
-            serde_json::to_value(response).unwrap()
-        };
-        Box::pin(answers.map(finish))
+        let steps = self.live.subscribe(self.viewer.as_ref(), prepared);
+        let answers = live::frames(steps).map(|answer| match answer {
+            Ok(frame) => serde_json::from_slice(&frame).unwrap(),
+            Err(errors) => json!({ "errors": errors }),
+        });
+        Box::pin(answers)
     }
 
     /// Where the tenant's history stands.

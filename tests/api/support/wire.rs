@@ -10,13 +10,16 @@ use async_graphql::{
     Context, Object, Request, Response, Schema, SchemaBuilder, Subscription, ValidationMode,
 };
 use dealstream::app::App;
-use dealstream::graphql::limits::{Documents, Limits, validator};
+use dealstream::graphql::limits::{Documents, Limits, Prepared, validator};
+use dealstream::http::answer::Cost;
+use dealstream::http::live::{self, Steps};
 use dealstream::http::{Backend, Http, Settings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// The token that is taken; `soon` is taken for half a second.
 pub const TOKEN: &str = "good";
@@ -161,6 +164,12 @@ impl Counting {
     }
 }
 
+fn finish(behind: &Behind, session: &Session) {
+    if session.used.swap(false, Ordering::SeqCst) {
+        behind.unfinished.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn builder(behind: &Arc<Behind>) -> SchemaBuilder<Query, Mutation, Counting> {
     Schema::build(Query, Mutation, Counting).data(behind.clone())
 }
@@ -205,17 +214,31 @@ impl Backend for Small {
     }
 
     fn finish(&self, session: &Session) {
-        if session.used.swap(false, Ordering::SeqCst) {
-            self.behind.unfinished.fetch_sub(1, Ordering::SeqCst);
-        }
+        finish(&self.behind, session);
     }
 
     async fn execute(&self, request: Request) -> Response {
         self.schema.execute(request).await
     }
 
-    fn execute_stream(&self, request: Request) -> BoxStream<'static, Response> {
-        self.schema.execute_stream(request)
+    fn subscribe(&self, viewer: Option<&String>, prepared: Prepared) -> Steps {
+        let cost = Cost {
+            requested: prepared.cost(),
+            maximum: self.documents.limits().cost,
+        };
+        let session = self.session(viewer.cloned(), None);
+        let request = self.attach(prepared.request(), &session);
+        let behind = self.behind.clone();
+        let finish = move || finish(&behind, &session);
+        live::alone(self.schema.execute_stream(request), cost, 20, finish)
+    }
+
+    fn identity(&self, _viewer: &String) -> (Uuid, Uuid) {
+        (Uuid::nil(), Uuid::nil())
+    }
+
+    fn renews(&self, _older: &String, newer: &String) -> bool {
+        newer == TOKEN
     }
 
     async fn database_answers(&self) -> bool {
@@ -246,7 +269,8 @@ impl Wire {
             documents,
             behind: behind.clone(),
         };
-        Self::listen(small, settings, CancellationToken::new(), behind).await
+        let shutdown = CancellationToken::new();
+        Self::listen(Http::new(small, settings, shutdown.clone()), shutdown, behind).await
     }
 
     /// The application, as the server puts it on the wire.
@@ -258,16 +282,14 @@ impl Wire {
     pub async fn serve_as(app: Arc<App>, demo: bool) -> Self {
         let settings = Settings::of(&app.config, demo);
         let shutdown = app.shutdown.clone();
-        Self::listen(app, settings, shutdown, Arc::default()).await
+        Self::listen(Http::of(app, settings), shutdown, Arc::default()).await
     }
 
     async fn listen<B: Backend>(
-        backend: B,
-        settings: Settings,
+        http: Arc<Http<B>>,
         shutdown: CancellationToken,
         behind: Arc<Behind>,
     ) -> Self {
-        let http = Http::new(backend, settings, shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve::serve(http, listener, 100));

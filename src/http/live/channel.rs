@@ -1,0 +1,255 @@
+//! The newest frames of a shared subscription, by their positions.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::Steps;
+use crate::events::Position;
+
+/// Frames that a channel keeps at most, for subscribers that read slowly or resume.
+const FRAMES: usize = 256;
+/// Bytes of frames that a channel keeps at most, but for the newest frame.
+const BYTES: usize = 1024 * 1024;
+
+/// What a channel carries.
+pub trait Source: Send + Sync {
+    /// The steps of a subscriber that has come to a position which the channel has left behind.
+    fn from(self: Arc<Self>, position: Position) -> Steps;
+
+    /// Tells that the channel is no more.
+    fn ended(&self);
+}
+
+/// The newest frames of a shared subscription. Ends with its last member.
+pub struct Channel {
+    state: Mutex<State>,
+    source: Arc<dyn Source>,
+    /// Keeps the frames coming.
+    driver: OnceLock<AbortHandle>,
+    /// Notified whenever the channel has come further, frames or not.
+    moved: Notify,
+}
+
+struct State {
+    epoch: i64,
+    /// Every frame after this position is kept.
+    from: i64,
+    /// There is no frame between the newest and this position.
+    reached: i64,
+    frames: VecDeque<(i64, Bytes)>,
+    bytes: usize,
+    /// Whether the newest frame is the last.
+    over: bool,
+    /// What wakes the members, by their places.
+    members: HashMap<u64, Arc<Notify>>,
+    places: u64,
+    /// What who begins at a position is told first.
+    greeting: Option<(i64, Bytes)>,
+}
+
+/// What there is for a member.
+pub enum Next {
+    /// The frame that follows.
+    Frame(Bytes),
+    /// Nothing new.
+    Nothing,
+    /// The channel no longer has what follows: see [`Member::rejoin`].
+    Behind,
+    /// Nothing, and there never will be.
+    Over,
+}
+
+/// A subscriber's place in a channel.
+pub struct Member {
+    channel: Arc<Channel>,
+    place: Option<u64>,
+    at: i64,
+}
+
+impl Channel {
+    /// A channel that begins after a position.
+    pub fn new(source: Arc<dyn Source>, from: Position) -> Arc<Self> {
+        let state = State {
+            epoch: from.epoch,
+            from: from.position,
+            reached: from.position,
+            frames: VecDeque::new(),
+            bytes: 0,
+            over: false,
+            members: HashMap::new(),
+            places: 0,
+            greeting: None,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            source,
+            driver: OnceLock::new(),
+            moved: Notify::new(),
+        })
+    }
+
+    /// Waits until the channel has come as far as this, or is over.
+    pub async fn reach(&self, position: i64) {
+        loop {
+            let moved = self.moved.notified();
+            if self.state().reached >= position {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Sets the task that keeps the frames coming; it ends with the channel.
+    pub fn driven_by(&self, driver: AbortHandle) {
+        let _ = self.driver.set(driver);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds frames with their positions, up to the position that has been reached, and wakes the members.
+    pub fn extend(&self, frames: impl IntoIterator<Item = (i64, Bytes)>, reached: i64) {
+        let mut state = self.state();
+        let before = state.frames.len();
+        for (position, frame) in frames {
+            state.bytes += frame.len();
+            state.frames.push_back((position, frame));
+        }
+        state.reached = state.reached.max(reached);
+        self.moved.notify_waiters();
+        if state.frames.len() == before {
+            return;
+        }
+        while state.frames.len() > FRAMES || (state.bytes > BYTES && state.frames.len() > 1) {
+            let Some((position, frame)) = state.frames.pop_front() else {
+                break;
+            };
+            state.from = position;
+            state.bytes -= frame.len();
+        }
+        state.wake();
+    }
+
+    /// Adds the last frame, and wakes the members.
+    pub fn end(&self, last: Option<Bytes>) {
+        let mut state = self.state();
+        state.over = true;
+        state.reached = i64::MAX;
+        self.moved.notify_waiters();
+        state.frames.extend(last.map(|last| (i64::MAX, last)));
+        state.wake();
+    }
+
+    /// Joins at a position of the history; not when the channel is over, of another epoch, or no longer has what
+    /// follows.
+    pub fn join(self: &Arc<Self>, at: Position) -> Option<Member> {
+        let state = self.state();
+        let fits = !state.over && state.epoch == at.epoch && state.from <= at.position;
+        fits.then(|| Member {
+            channel: self.clone(),
+            place: None,
+            at: at.position,
+        })
+    }
+
+    /// Whether nobody can join any more.
+    pub fn is_over(&self) -> bool {
+        self.state().over
+    }
+
+    /// Keeps what who begins at a position is told first.
+    pub fn greet(&self, position: i64, greeting: Bytes) {
+        self.state().greeting = Some((position, greeting));
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        for member in self.members.values() {
+            member.notify_one();
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.get() {
+            driver.abort();
+        }
+        self.source.ended();
+    }
+}
+
+impl Member {
+    /// Sets what is notified when there is something new; it is notified at once for what is there already.
+    pub fn wake(&mut self, wake: Arc<Notify>) {
+        wake.notify_one();
+        let mut state = self.channel.state();
+        if let Some(place) = self.place {
+            state.members.remove(&place);
+        }
+        state.places += 1;
+        let place = state.places;
+        state.members.insert(place, wake);
+        self.place = Some(place);
+    }
+
+    /// Takes what follows.
+    pub fn next(&mut self) -> Next {
+        let state = self.channel.state();
+        if self.at < state.from {
+            return Next::Behind;
+        }
+        let follows = state.frames.partition_point(|(position, _)| *position <= self.at);
+        match state.frames.get(follows) {
+            Some((position, frame)) => {
+                self.at = *position;
+                Next::Frame(frame.clone())
+            }
+            None if state.over => Next::Over,
+            None => {
+                // What was not for this subscription counts as taken, or a quiet member would fall behind.
+                self.at = self.at.max(state.reached);
+                Next::Nothing
+            }
+        }
+    }
+
+    /// The steps that lead from where this member is back to the channel.
+    pub fn rejoin(&self) -> Steps {
+        self.channel.source.clone().from(self.position())
+    }
+
+    /// Where this member is.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.channel.state().epoch,
+            position: self.at,
+        }
+    }
+
+    /// What who begins here is told first, when it is known already.
+    pub fn greeting(&self) -> Option<Bytes> {
+        let state = self.channel.state();
+        let (position, greeting) = state.greeting.as_ref()?;
+        (*position == self.at).then(|| greeting.clone())
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.channel.state().members.remove(&place);
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Running subscriptions over the history: together where they are alike, alone until they are.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_graphql::{Response, Value};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use uuid::Uuid;
+
+use super::channel::{Channel, Member, Next, Source};
+use super::{Step, Steps, step};
+use crate::app::App;
+use crate::auth::{Role, Viewer};
+use crate::events::feed::Signal;
+use crate::events::{Position, Standing};
+use crate::graphql::limits::{Likeness, Prepared};
+use crate::http::answer::{self, Cost, INTERNAL};
+use crate::http::headers::RequestId;
+
+/// Signals that one run takes at most.
+const BATCH: usize = 100;
+/// How long a run that the database failed waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The application, and the channels of its subscriptions.
+pub struct Live {
+    pub(in crate::http) app: Arc<App>,
+    most_errors: usize,
+    channels: Mutex<HashMap<Key, Weak<Channel>>>,
+}
+
+/// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
+/// depends on more than the tenant and the role; what comes to depend on the user belongs in here.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    /// Of somebody who has signed in.
+    rights: Option<(Uuid, Role)>,
+    likeness: Likeness,
+}
+
+/// An operation of all who ask the same.
+struct Operation {
+    live: Arc<Live>,
+    key: Key,
+    /// Keeps the likeness in the key valid.
+    prepared: Prepared,
+    cost: Cost,
+}
+
+impl Live {
+    /// The channels of an application; answers tell at most so many errors.
+    pub fn new(app: Arc<App>, most_errors: usize) -> Arc<Self> {
+        Arc::new(Self {
+            app,
+            most_errors,
+            channels: Mutex::default(),
+        })
+    }
+
+    /// Subscribes.
+    pub fn subscribe(self: &Arc<Self>, viewer: Option<&Viewer>, prepared: Prepared) -> Steps {
+        let cost = Cost {
+            requested: prepared.cost(),
+            maximum: self.app.documents.limits().cost,
+        };
+        let after = prepared.after().map(str::parse::<Position>).transpose();
+        let operation = Arc::new(Operation {
+            live: self.clone(),
+            key: Key {
+                rights: viewer.map(|viewer| (viewer.tenant_id, viewer.role)),
+                likeness: prepared.likeness(),
+            },
+            prepared,
+            cost,
+        });
+        match (after, viewer) {
+            (Ok(after), Some(_)) => Subscriber::new(operation, after).steps(),
+            // The field itself tells why not, and has nothing else to tell.
+            _ => futures::stream::once(async move {
+                let told = operation.run(Vec::new()).await;
+                let refused = told.into_iter().next();
+                refused.map_or(Step::Error(Vec::new()), |(_, response)| {
+                    step(response, Some(operation.cost), operation.live.most_errors)
+                })
+            })
+            .boxed(),
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<Key, Weak<Channel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Channels that somebody is in.
+    pub fn open_channels(&self) -> usize {
+        self.channels().len()
+    }
+}
+
+impl Operation {
+    /// Only who has signed in gets as far as where this is asked.
+    fn tenant(&self) -> Uuid {
+        self.key.rights.map_or(Uuid::nil(), |(tenant_id, _)| tenant_id)
+    }
+
+    fn follow(&self, after: Option<Position>) -> BoxStream<'static, Vec<Signal>> {
+        let signals = self.live.app.hub.follow(self.tenant(), after);
+        signals.ready_chunks(BATCH).boxed()
+    }
+
+    /// Where the history stands. Waits for the database as long as it takes.
+    async fn standing(&self) -> Position {
+        loop {
+            match self.live.app.hub.standing(self.tenant()).await {
+                Ok(Standing { epoch, position, .. }) => return Position { epoch, position },
+                Err(error) => {
+                    tracing::debug!(?error, "a subscriber waits for the database");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// What is told of a part of the history, with the positions. Waits for the database as long as it takes, because
+    /// what is told cannot be taken back.
+    async fn run(&self, signals: Vec<Signal>) -> Vec<(i64, Response)> {
+        loop {
+            let told = match AssertUnwindSafe(self.run_once(signals.clone()))
+                .catch_unwind()
+                .await
+            {
+                Ok(told) => told,
+                Err(_panic) if signals.len() > 1 => {
+                    let mut told = Vec::new();
+                    for signal in signals {
+                        told.extend(Box::pin(self.run(vec![signal])).await);
+                    }
+                    return told;
+                }
+                Err(_panic) => {
+                    tracing::error!("a resolver of a subscription panicked");
+                    let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
+                    let fault = Response::from_errors(vec![answer::error(INTERNAL, "")]);
+                    return vec![(position, fault)];
+                }
+            };
+            if !told.iter().any(|(_, response)| is_unavailable(response)) {
+                return told;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn run_once(&self, signals: Vec<Signal>) -> Vec<(i64, Response)> {
+        let app = &self.live.app;
+        // Of the rights alone: who among the alike asked first must make no difference.
+        let viewer = self.key.rights.map(|(tenant_id, role)| Viewer {
+            tenant_id,
+            user_id: Uuid::nil(),
+            session_id: Uuid::nil(),
+            role,
+            expires_at: chrono::DateTime::UNIX_EPOCH,
+        });
+        let session = Arc::new(app.session(viewer).with_signals(signals));
+        let request = self.prepared.request().data(session.clone());
+        let mut responses = app.schema.execute_stream(request);
+        let mut told = Vec::new();
+        while let Some(response) = responses.next().await {
+            told.push((session.signals().reached(), response));
+        }
+        session.finish();
+        told
+    }
+
+    fn frame(&self, response: Response) -> Bytes {
+        answer::executed(response, None, &RequestId::new(), self.live.most_errors).body
+    }
+
+    /// Joins those who ask the same, at a position of the history; begins a channel when there is none yet and
+    /// everything up to here has been told.
+    fn join(self: &Arc<Self>, at: Position, up_to_date: bool) -> Option<Member> {
+        let existing = self.live.channels().get(&self.key).and_then(Weak::upgrade);
+        if let Some(channel) = existing.filter(|channel| !channel.is_over()) {
+            return channel.join(at);
+        }
+        if !up_to_date {
+            return None;
+        }
+        let channel = Channel::new(self.clone(), at);
+        let driver = tokio::spawn(drive(self.clone(), Arc::downgrade(&channel), at));
+        channel.driven_by(driver.abort_handle());
+        // Another may have begun one at the same time; that one then serves those who joined it, and ends with them.
+        self.live
+            .channels()
+            .insert(self.key.clone(), Arc::downgrade(&channel));
+        channel.join(at)
+    }
+}
+
+impl Source for Operation {
+    fn from(self: Arc<Self>, position: Position) -> Steps {
+        Subscriber::new(self, Some(position)).steps()
+    }
+
+    fn ended(&self) {
+        let mut channels = self.live.channels();
+        if channels
+            .get(&self.key)
+            .is_some_and(|channel| channel.strong_count() == 0)
+        {
+            channels.remove(&self.key);
+        }
+    }
+}
+
+/// Brings a channel what happens.
+async fn drive(operation: Arc<Operation>, channel: Weak<Channel>, from: Position) {
+    let mut parts = operation.follow(Some(from));
+    while let Some(signals) = parts.next().await {
+        let reached = signals.iter().rev().find_map(Signal::position);
+        let ends = signals
+            .iter()
+            .any(|signal| matches!(signal, Signal::MustRefetch(_)));
+        let told = operation.run(signals).await;
+        let mut frames: Vec<_> = told
+            .into_iter()
+            .map(|(position, response)| (position, operation.frame(response)))
+            .collect();
+        let Some(channel) = channel.upgrade() else { return };
+        let last = if ends { frames.pop() } else { None };
+        channel.extend(frames, reached.unwrap_or_default());
+        if ends {
+            channel.end(last.map(|(_, frame)| frame));
+        }
+    }
+}
+
+/// One who is on the way to the others.
+struct Subscriber {
+    operation: Arc<Operation>,
+    /// How far it has come; it begins now when that is nowhere.
+    at: Option<Position>,
+    /// Where the history stood when it began: what comes later is live.
+    live_from: Option<Position>,
+    /// Whether it has been told that what follows is live.
+    up_to_date: bool,
+    /// What it follows as long as it is alone.
+    parts: Option<BoxStream<'static, Vec<Signal>>>,
+    /// Not yet told.
+    ahead: VecDeque<Step>,
+    /// Whether it has been told anything.
+    begun: bool,
+    over: bool,
+}
+
+impl Subscriber {
+    fn new(operation: Arc<Operation>, at: Option<Position>) -> Self {
+        Self {
+            operation,
+            at,
+            live_from: None,
+            up_to_date: false,
+            parts: None,
+            ahead: VecDeque::new(),
+            begun: false,
+            over: false,
+        }
+    }
+
+    fn steps(self) -> Steps {
+        let steps = futures::stream::unfold(self, |mut subscriber| async move {
+            loop {
+                if let Some(step) = subscriber.ahead.pop_front() {
+                    return Some((step, subscriber));
+                }
+                if subscriber.over {
+                    return None;
+                }
+                subscriber.go_on().await;
+            }
+        });
+        steps.boxed()
+    }
+
+    async fn go_on(&mut self) {
+        let live_from = match self.live_from {
+            Some(live_from) => live_from,
+            None => {
+                let live_from = self.operation.standing().await;
+                *self.live_from.insert(live_from)
+            }
+        };
+        let at = *self.at.get_or_insert(live_from);
+        // Who comes from a position that this history does not have is told so by the history itself.
+        let known =
+            self.parts.is_some() || (at.epoch == live_from.epoch && at.position <= live_from.position);
+        let joined = known
+            .then(|| self.operation.join(at, at.position >= live_from.position))
+            .flatten();
+        match joined {
+            Some(member) => self.go_live(member, live_from).await,
+            None => self.go_alone(at).await,
+        }
+    }
+
+    async fn go_alone(&mut self, at: Position) {
+        let parts = self.parts.get_or_insert_with(|| self.operation.follow(Some(at)));
+        let Some(signals) = parts.next().await else {
+            self.over = true;
+            return;
+        };
+        for signal in &signals {
+            match signal {
+                Signal::Event { epoch, event } => {
+                    self.at = Some(Position {
+                        epoch: *epoch,
+                        position: event.position,
+                    });
+                }
+                Signal::UpToDate(position) => {
+                    self.at = Some(*position);
+                    self.up_to_date = true;
+                }
+                Signal::MustRefetch(_) => self.over = true,
+            }
+        }
+        for (_, response) in self.operation.run(signals).await {
+            if !self.tell(response) {
+                break;
+            }
+        }
+    }
+
+    /// Answers whether there may be more to tell.
+    fn tell(&mut self, response: Response) -> bool {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let cost = first.then_some(self.operation.cost);
+        let step = step(response, cost, self.operation.live.most_errors);
+        let failed = matches!(step, Step::Error(_));
+        self.over |= failed;
+        self.ahead.push_back(step);
+        !failed
+    }
+
+    /// Goes on as one of the others; is told first what they were told already, and then that this was all.
+    async fn go_live(&mut self, mut member: Member, live_from: Position) {
+        member.channel().clone().reach(live_from.position).await;
+        while !self.up_to_date {
+            match member.next() {
+                Next::Frame(frame) => {
+                    self.begun = true;
+                    self.ahead.push_back(Step::Frame(frame));
+                }
+                Next::Nothing => {
+                    let at = member.position();
+                    self.up_to_date = true;
+                    match member.greeting() {
+                        Some(greeting) => self.ahead.push_back(Step::Frame(greeting)),
+                        None => {
+                            for (_, response) in self.operation.run(vec![Signal::UpToDate(at)]).await {
+                                if !self.tell(response) {
+                                    return;
+                                }
+                            }
+                            if let Some(Step::Frame(greeting)) = self.ahead.back() {
+                                member.channel().greet(at.position, greeting.clone());
+                            }
+                        }
+                    }
+                }
+                // The others went on so fast meanwhile: alone again.
+                Next::Behind => {
+                    self.at = Some(member.position());
+                    self.parts = None;
+                    return;
+                }
+                Next::Over => break,
+            }
+        }
+        self.over = true;
+        self.ahead.push_back(Step::Live(member));
+    }
+}
+
+/// Whether the database could not be reached for a part of it.
+fn is_unavailable(response: &Response) -> bool {
+    let code = |error: &async_graphql::ServerError| error.extensions.as_ref()?.get("code").cloned();
+    response
+        .errors
+        .iter()
+        .any(|error| code(error) == Some(Value::from("UNAVAILABLE")))
+}
