@@ -59,7 +59,7 @@ impl App {
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
         let db = Database::new(database_url, config.database_connections, wait)?;
         migrate::verify_isolation(&db).await?;
-        let hub = Hub::new(db.clone());
+        let hub = Hub::new(db.clone(), config.pace);
         let limits = Limits {
             introspection: config.introspection,
             ..Limits::default()

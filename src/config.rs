@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
@@ -85,6 +86,31 @@ pub struct Config {
     /// What to log, as a filter of tracing-subscriber, for example `info,dealstream=debug`.
     #[arg(long, env = "RUST_LOG", default_value = "info", global = true)]
     pub log: String,
+
+    /// How the history is followed.
+    #[arg(skip)]
+    pub pace: Pace,
+}
+
+/// The pace of following the history: no settings, but tests want another.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How long a lost hint can delay delivery.
+    pub poll: Duration,
+    /// How often at most a live stream that has moved on says `UpToDate` again.
+    pub retell: Duration,
+    /// How long the newest events stay in memory when nobody follows them any more: most come back soon.
+    pub linger: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(1),
+            retell: Duration::from_secs(30),
+            linger: Duration::from_secs(30),
+        }
+    }
 }
 
 /// The form of log lines.

@@ -1,14 +1,14 @@
 //! What must be looked up before a tenant is known, or of all tenants at once: accounts by e-mail, the tenants that an
-//! account belongs to, and which sessions have been revoked.
+//! account belongs to, which sessions have been revoked, and where histories stand.
 //!
-//! This runs as a role of its own that can read accounts, memberships, tenant names and revocations, add accounts, and
-//! nothing else.
+//! This runs as a role of its own that can read accounts, memberships, tenant names, revocations and the counters of
+//! histories, add accounts, and nothing else.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Double, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Double, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
@@ -111,6 +111,44 @@ pub async fn insert_account(tx: &Transaction, account: &Account) -> Result<()> {
     conn.batch_execute(&format!("SET LOCAL ROLE {RUNTIME_ROLE}"))
         .await?;
     Ok(())
+}
+
+/// Where a tenant's history stood when somebody last looked.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub tenant_id: Uuid,
+    pub epoch: i64,
+    pub position: i64,
+}
+
+const CHANGED: &str = "
+    SELECT histories.tenant_id
+      FROM unnest(?, ?, ?) AS seen (tenant_id, epoch, position)
+      JOIN histories ON histories.tenant_id = seen.tenant_id
+     WHERE (histories.epoch, histories.position) <> (seen.epoch, seen.position)";
+
+#[derive(QueryableByName)]
+struct Changed {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
+}
+
+/// Of these tenants, those whose history no longer stands where it was seen.
+///
+/// # Errors
+/// When the database fails.
+pub async fn changed_histories(db: &Database, seen: &[Seen]) -> Result<Vec<Uuid>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let changed: Vec<Changed> = statement(CHANGED)
+            .column::<SqlUuid, _, _>(seen, |seen| seen.tenant_id)
+            .column::<BigInt, _, _>(seen, |seen| seen.epoch)
+            .column::<BigInt, _, _>(seen, |seen| seen.position)
+            .load(&mut &*conn)
+            .await?;
+        Ok(changed.into_iter().map(|changed| changed.tenant_id).collect())
+    });
+    found.await
 }
 
 /// Runs `work` in a read-only transaction of the directory's role.

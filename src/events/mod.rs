@@ -5,6 +5,7 @@
 //! them finds the same events in PostgreSQL, a second later.
 
 pub mod feed;
+mod known;
 pub mod position;
 pub mod work;
 

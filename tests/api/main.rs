@@ -9,6 +9,7 @@ mod contacts;
 mod deals;
 mod demo;
 mod embedded;
+mod following;
 mod graphiql;
 mod history;
 mod http;

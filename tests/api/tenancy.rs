@@ -71,6 +71,7 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
     let more = "SELECT format('%s: %s %s to %s', tablename, policyname, cmd, roles) FROM pg_policies
                  WHERE schemaname = 'public' AND policyname <> 'tenant'";
     let documented = set(&[
+        "histories: directory SELECT to {dealstream_directory}",
         "revocations: directory SELECT to {dealstream_directory}",
         "tenants: directory SELECT to {dealstream_directory}",
         "users: directory SELECT to {dealstream_directory}",
@@ -161,6 +162,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
                     WHERE table_schema = 'public' AND grantee = 'dealstream_directory' GROUP BY table_name";
     let needed = set(&[
         "accounts: INSERT SELECT",
+        "histories: SELECT",
         "revocations: SELECT",
         "tenants: SELECT",
         "users: SELECT",
@@ -278,7 +280,7 @@ async fn a_row_can_neither_be_given_to_another_tenant_nor_taken_from_it() {
 }
 
 #[tokio::test]
-async fn the_directory_reads_accounts_users_tenants_and_revocations_and_nothing_else() {
+async fn the_directory_reads_accounts_users_tenants_revocations_histories_and_nothing_else() {
     let app = TestApp::new().await;
     let own = app.tenant().await;
     Records::of(&own, "Own").await;
@@ -288,7 +290,10 @@ async fn the_directory_reads_accounts_users_tenants_and_revocations_and_nothing_
         .await
         .unwrap();
     for table in tables(&app).await.iter().map(String::as_str).chain(["accounts"]) {
-        let readable = matches!(table, "accounts" | "users" | "tenants" | "revocations");
+        let readable = matches!(
+            table,
+            "accounts" | "users" | "tenants" | "revocations" | "histories"
+        );
         let read = client
             .batch_execute(&format!("SELECT * FROM {table} LIMIT 1"))
             .await;

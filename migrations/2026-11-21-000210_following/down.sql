@@ -1,0 +1,2 @@
+REVOKE SELECT ON histories FROM dealstream_directory;
+DROP POLICY directory ON histories;
