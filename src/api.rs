@@ -1,19 +1,24 @@
 //! The schema's roots: every feature merged, a line each.
 
+pub mod changes;
+
 use std::sync::Arc;
 
 use async_graphql::{
     Context, Interface, MergedObject, MergedSubscription, Object, SDLExportOptions, ValidationMode,
 };
 
+use self::changes::ChangesSubscription;
 use crate::auth::token::Tokens;
 use crate::auth::{Permission, Revocations};
-use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery};
-use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery};
+use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery, CompanySubscription};
+use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery, ContactSubscription};
 use crate::crm::deals::{
     Deal, DealById, DealMutation, DealQuery, DealStageChange, DealSubscription, StageChangeById,
 };
-use crate::crm::interactions::{Interaction, InteractionById, InteractionMutation, InteractionQuery};
+use crate::crm::interactions::{
+    Interaction, InteractionById, InteractionMutation, InteractionQuery, InteractionSubscription,
+};
 use crate::crm::pipelines::{
     Pipeline, PipelineById, PipelineMutation, PipelineQuery, PipelineStage, StageById,
 };
@@ -53,7 +58,13 @@ pub struct Mutation(
 
 /// What can be followed.
 #[derive(MergedSubscription, Default)]
-pub struct Subscription(DealSubscription);
+pub struct Subscription(
+    CompanySubscription,
+    ContactSubscription,
+    DealSubscription,
+    InteractionSubscription,
+    ChangesSubscription,
+);
 
 /// A record with an id that is unique over all kinds of records.
 #[derive(Interface)]

@@ -5,10 +5,11 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::auth::Role;
+use crate::auth::{Permission, Role};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
 use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::graphql::change::Followed;
 use crate::graphql::scalar::CurrencyCode;
 
 /// An organisation that has signed up. Nothing of it is seen by another.
@@ -44,6 +45,16 @@ impl Kind for Tenant {
 
 impl Kind for User {
     const PREFIX: &'static str = "user";
+}
+
+impl Followed for Tenant {
+    const READ: Permission = Permission::TenantRead;
+    const FIELDS: &'static [&'static str] = &["name", "currencyCode"];
+}
+
+impl Followed for User {
+    const READ: Permission = Permission::UsersRead;
+    const FIELDS: &'static [&'static str] = &["name", "email", "role", "isActive"];
 }
 
 /// What users can be sorted by.

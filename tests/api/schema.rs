@@ -183,6 +183,8 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("deal", Some(P::DealsRead)),
         ("deals", Some(P::DealsRead)),
         ("dealStageChange", Some(P::DealsRead)),
+        ("companyChanged", Some(P::CompaniesRead)),
+        ("contactChanged", Some(P::ContactsRead)),
         ("dealChanged", Some(P::DealsRead)),
         ("dealStageChanged", Some(P::DealsRead)),
         ("createDeal", Some(P::DealsWrite)),
@@ -191,6 +193,9 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("deleteDeal", Some(P::DealsDelete)),
         ("interaction", Some(P::InteractionsRead)),
         ("interactions", Some(P::InteractionsRead)),
+        ("interactionLogged", Some(P::InteractionsRead)),
+        // What one may not read is left out.
+        ("changes", None),
         ("createInteraction", Some(P::InteractionsWrite)),
         ("updateInteraction", Some(P::InteractionsWrite)),
         ("completeInteraction", Some(P::InteractionsWrite)),

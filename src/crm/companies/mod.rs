@@ -3,9 +3,11 @@
 mod model;
 mod mutations;
 mod queries;
+mod subscriptions;
 mod types;
 
 pub use model::{Company, PostalAddress};
 pub use mutations::CompanyMutation;
 pub use queries::{CompanyById, insert_all, matching};
+pub use subscriptions::CompanySubscription;
 pub use types::{CompanyFilter, CompanyQuery};

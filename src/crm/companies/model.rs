@@ -5,9 +5,11 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::companies;
 use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::graphql::change::Followed;
 use crate::identity::User;
 
 /// A business in the CRM.
@@ -63,6 +65,13 @@ impl diesel::serialize::ToSql<diesel::sql_types::Jsonb, diesel::pg::Pg> for Post
 
 impl Kind for Company {
     const PREFIX: &'static str = "company";
+}
+
+impl Followed for Company {
+    const READ: Permission = Permission::CompaniesRead;
+    const FIELDS: &'static [&'static str] = &[
+        "name", "domain", "industry", "email", "phone", "address", "ownerId",
+    ];
 }
 
 /// What companies can be sorted by.

@@ -5,11 +5,13 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::contacts;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
+use crate::graphql::change::Followed;
 use crate::identity::User;
 
 /// A person in the CRM.
@@ -67,6 +69,23 @@ text_enum! {
 
 impl Kind for Contact {
     const PREFIX: &'static str = "contact";
+}
+
+impl Followed for Contact {
+    const READ: Permission = Permission::ContactsRead;
+    const FIELDS: &'static [&'static str] = &[
+        "name",
+        "email",
+        "phone",
+        "jobTitle",
+        "companyId",
+        "lifecycleStage",
+        "recordStatus",
+        "source",
+        "rating",
+        "notes",
+        "ownerId",
+    ];
 }
 
 /// What contacts can be sorted by.

@@ -3,6 +3,7 @@
 mod model;
 mod mutations;
 mod queries;
+mod subscriptions;
 mod types;
 
 pub use model::{Interaction, InteractionDirection, InteractionKind};
@@ -10,4 +11,5 @@ pub use mutations::InteractionMutation;
 pub use queries::{
     InteractionById, InteractionsByCompany, InteractionsByContact, InteractionsByDeal, insert, insert_all,
 };
+pub use subscriptions::InteractionSubscription;
 pub use types::{InteractionFilter, InteractionQuery};

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
@@ -12,6 +13,7 @@ use crate::db::id::{Id, Kind};
 use crate::db::schema::interactions;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
+use crate::graphql::change::Followed;
 use crate::identity::User;
 
 /// Something that happened, or is planned, between the tenant's people and theirs. It belongs to a contact, a company or
@@ -82,6 +84,25 @@ text_enum! {
 
 impl Kind for Interaction {
     const PREFIX: &'static str = "interaction";
+}
+
+impl Followed for Interaction {
+    const READ: Permission = Permission::InteractionsRead;
+    const FIELDS: &'static [&'static str] = &[
+        "kind",
+        "direction",
+        "channel",
+        "subject",
+        "content",
+        "outcome",
+        "nextAction",
+        "scheduledAt",
+        "occurredAt",
+        "completedAt",
+        "contactId",
+        "companyId",
+        "dealId",
+    ];
 }
 
 /// What interactions can be sorted by.

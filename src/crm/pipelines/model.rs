@@ -5,10 +5,12 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{pipeline_stages, pipelines};
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
+use crate::graphql::change::Followed;
 
 /// A way that deals go, stage by stage.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
@@ -70,6 +72,23 @@ impl Kind for Pipeline {
 
 impl Kind for PipelineStage {
     const PREFIX: &'static str = "stage";
+}
+
+impl Followed for Pipeline {
+    const READ: Permission = Permission::PipelinesRead;
+    const FIELDS: &'static [&'static str] = &["name", "isDefault"];
+}
+
+impl Followed for PipelineStage {
+    const READ: Permission = Permission::PipelinesRead;
+    const FIELDS: &'static [&'static str] = &[
+        "pipelineId",
+        "name",
+        "kind",
+        "winProbability",
+        "rottingAfterDays",
+        "position",
+    ];
 }
 
 /// What pipelines can be sorted by.

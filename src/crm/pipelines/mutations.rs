@@ -349,7 +349,11 @@ impl PipelineMutation {
                 check.problem("pipelineId", ProblemCode::InUse, message);
             }
             check.done()?;
+            let stages = queries::stages_of(work, pipeline.id).await?;
             queries::delete(work, pipeline.id).await?;
+            for stage in &stages {
+                work.record(stage.id, "DELETED", stage)?;
+            }
             work.record(pipeline.id, "DELETED", &pipeline)?;
             Ok(pipeline.id)
         })

@@ -328,7 +328,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "dealStageChange" => return json!({ "id": id("stage_change") }),
         "node" => return json!({ "id": id("deal") }),
         "nodes" => return json!({ "ids": [id("deal")] }),
-        "dealStageChanged" | "dealChanged" => return json!({ "after": records.beginning }),
+        "companyChanged" | "contactChanged" | "dealChanged" | "dealStageChanged" | "interactionLogged"
+        | "changes" => return json!({ "after": records.beginning }),
         "signUp" => {
             json!({ "tenantName": "New", "name": "N", "email": "not an address", "password": PASSWORD })
         }
