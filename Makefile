@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test lint bench schema setup setup-tests
+.PHONY: help run test lint bench bench-subscriptions schema setup setup-tests
 
 help:
 	@echo 'make run      build and start on http://127.0.0.1:4000, with a private PostgreSQL in .dealstream/'
@@ -12,6 +12,8 @@ help:
 	@echo 'make lint     formatting, clippy and the documentation, warnings denied'
 	@echo 'make schema   write schema.graphql anew from the code'
 	@echo 'make bench    measure requests, CPU and memory (see bench/README.md)'
+	@echo 'make bench-subscriptions'
+	@echo '              the same for thousands of subscribers'
 	@echo 'make setup    only install what is missing'
 
 run: setup
@@ -33,6 +35,9 @@ schema:
 
 bench: setup
 	bench/run
+
+bench-subscriptions: setup
+	bench/subscriptions
 
 setup:
 	@deploy/setup.sh

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Result;
+use std::time::Duration;
 
 /// Nanoseconds on a processor, summed up by who used them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,6 +11,8 @@ pub struct Used {
     pub server: u64,
     /// PostgreSQL: the postmaster and all of its children, those that have ended included.
     pub postgres: u64,
+    /// This program.
+    pub ours: u64,
     /// Everything that ran on the machine, whoever's it was.
     pub machine: u64,
 }
@@ -21,8 +24,19 @@ impl std::ops::Sub for Used {
         Used {
             server: self.server.saturating_sub(earlier.server),
             postgres: self.postgres.saturating_sub(earlier.postgres),
+            ours: self.ours.saturating_sub(earlier.ours),
             machine: self.machine.saturating_sub(earlier.machine),
         }
+    }
+}
+
+impl Used {
+    /// Time of processors that neither the server nor PostgreSQL nor this program used, as a share of all processors'
+    /// time.
+    pub fn by_others(self, elapsed: Duration) -> f64 {
+        let known = self.server + self.postgres + self.ours;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        self.machine.saturating_sub(known) as f64 / (elapsed.as_nanos() as f64 * processors)
     }
 }
 
@@ -30,6 +44,7 @@ impl std::ops::AddAssign for Used {
     fn add_assign(&mut self, other: Used) {
         self.server += other.server;
         self.postgres += other.postgres;
+        self.ours += other.ours;
         self.machine += other.machine;
     }
 }
@@ -63,6 +78,7 @@ impl Processes {
         Ok(Used {
             server: of_process(self.server)?,
             postgres,
+            ours: of_process(std::process::id())?,
             machine: of_machine()?,
         })
     }

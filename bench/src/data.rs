@@ -37,6 +37,7 @@ pub struct Place {
 /// An open deal and the open stages of its pipeline.
 pub struct Mover {
     pub id: Uuid,
+    pub pipeline: Uuid,
     pub stages: Vec<Uuid>,
     /// The index of the stage that it is in.
     at: AtomicUsize,
@@ -199,8 +200,9 @@ async fn places(wire: &mut Wire, db: &Client, tenant: Uuid, token: &str) -> Resu
         .collect())
 }
 
-async fn movers(db: &Client, tenant: Uuid) -> Result<Vec<Mover>> {
-    let sql = "SELECT d.id, d.stage_id, s.stages FROM deals d
+/// Open deals that have somewhere to go.
+pub async fn movers(db: &Client, tenant: Uuid) -> Result<Vec<Mover>> {
+    let sql = "SELECT d.id, d.stage_id, s.stages, d.pipeline_id FROM deals d
                  JOIN (SELECT pipeline_id, array_agg(id ORDER BY position) AS stages FROM pipeline_stages
                         WHERE tenant_id = $1 AND kind = 'OPEN' GROUP BY pipeline_id HAVING count(*) > 1) s
                    ON s.pipeline_id = d.pipeline_id
@@ -211,6 +213,7 @@ async fn movers(db: &Client, tenant: Uuid) -> Result<Vec<Mover>> {
         let at = stages.iter().position(|one| *one == stage)?;
         Some(Mover {
             id: row.get(0),
+            pipeline: row.get(3),
             stages,
             at: at.into(),
         })

@@ -168,7 +168,7 @@ impl Bench<'_> {
         seconds: f64,
     ) -> Result<Sum> {
         let many = workers.len();
-        let (before, ours) = (self.processes.used()?, own());
+        let before = self.processes.used()?;
         let begun = Instant::now();
         let end = begun + Duration::from_secs_f64(seconds);
         let runs = workers
@@ -178,25 +178,13 @@ impl Bench<'_> {
         let latencies = try_join_all(runs).await?.concat();
         let elapsed = begun.elapsed();
         let used = self.processes.used()? - before;
-        let known = used.server + used.postgres + own().saturating_sub(ours);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        let others = used.machine.saturating_sub(known) as f64 / (elapsed.as_nanos() as f64 * processors);
         Ok(Sum {
             latencies,
             elapsed,
             used,
-            others,
+            others: used.by_others(elapsed),
         })
     }
-}
-
-/// The processor time of this program.
-fn own() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    text.split(' ')
-        .next()
-        .and_then(|used| used.parse().ok())
-        .unwrap_or_default()
 }
 
 impl Sum {
