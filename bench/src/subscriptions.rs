@@ -56,7 +56,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Spread::One)]
     spread: Spread,
     /// Changes a second, one round for each.
-    #[arg(long, value_delimiter = ',', default_value = "1,20")]
+    #[arg(long, value_delimiter = ',', default_value = "1,20", value_parser = rate)]
     changes: Vec<f64>,
     /// Seconds in which changes are made in a round.
     #[arg(long, default_value_t = 20.0)]
@@ -67,6 +67,15 @@ pub struct Options {
     /// Print the head of the table first.
     #[arg(long)]
     heading: bool,
+}
+
+/// Reads how many there are to be in a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.01..=10_000.0).contains(&rate) {
+        true => Ok(rate),
+        false => Err("give 0.01 to 10000".to_owned()),
+    }
 }
 
 /// A tenant with subscribers.
