@@ -24,7 +24,7 @@ use serde::de::IgnoredAny;
 
 use super::answer::{self, Answer, BAD_REQUEST, Cost, INTERNAL, TIMEOUT, UNAUTHENTICATED};
 use super::headers::{self, RequestId};
-use super::{Backend, Http, websocket};
+use super::{Backend, Http, sse, websocket};
 use crate::graphql::limits::Refusal;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -65,16 +65,16 @@ pub async fn handle<B: Backend>(State(http): State<Arc<Http<B>>>, request: Reque
         return websocket::upgrade(http, &mut parts).await;
     }
     let id = RequestId::of(&parts.headers);
-    let Some(media) = negotiate(&parts.headers) else {
+    let Some(accepted) = negotiate(&parts.headers) else {
         let refused = Refused::new(
             StatusCode::NOT_ACCEPTABLE,
-            "Accept application/graphql-response+json or application/json.",
+            "Accept application/graphql-response+json, application/json or text/event-stream.",
         );
         return refuse(refused, Media::Json, &id);
     };
-    match respond(&http, &parts, body, media, &id).await {
+    match respond(&http, &parts, body, accepted, &id).await {
         Ok(response) => response,
-        Err(refused) => refuse(refused, media, &id),
+        Err(refused) => refuse(refused, accepted.media, &id),
     }
 }
 
@@ -98,12 +98,13 @@ fn refuse(refused: Refused, media: Media, id: &RequestId) -> Response {
 }
 
 async fn respond<B: Backend>(
-    http: &Http<B>,
+    http: &Arc<Http<B>>,
     parts: &Parts,
     body: Body,
-    media: Media,
+    accepted: Accepted,
     id: &RequestId,
 ) -> Result<Response, Refused> {
+    let media = accepted.media;
     let bytes;
     let question = match parts.method {
         Method::POST => {
@@ -133,6 +134,7 @@ async fn respond<B: Backend>(
         .prepare(&question.query, operation_name, question.variables)
     {
         Ok(prepared) => prepared,
+        Err(refusal) if accepted.events_first => return Ok(sse::refused(http, refusal.errors, id)),
         Err(refusal) => {
             let answer = answer::refused(refusal, id, settings.errors);
             return Ok(send(answer, media, parts, settings.gzip_from, id));
@@ -141,10 +143,11 @@ async fn respond<B: Backend>(
     match prepared.kind() {
         OperationType::Query => {}
         OperationType::Mutation if parts.method == Method::POST => {}
+        OperationType::Subscription if accepted.events => {}
         OperationType::Subscription if parts.method == Method::POST => {
             return Err(Refused::new(
                 StatusCode::BAD_REQUEST,
-                "Subscriptions need a WebSocket with the protocol graphql-transport-ws.",
+                "Subscriptions need a WebSocket with the protocol graphql-transport-ws, or Accept: text/event-stream.",
             ));
         }
         _ => {
@@ -152,17 +155,21 @@ async fn respond<B: Backend>(
                 allow: Some(HeaderValue::from_static("POST")),
                 ..Refused::new(
                     StatusCode::METHOD_NOT_ALLOWED,
-                    "Only queries may be sent with GET.",
+                    "Only queries may be sent with GET, and subscriptions that accept text/event-stream.",
                 )
             });
         }
     }
 
+    let key = idempotency_key(&parts.headers)?;
+    if accepted.events_first || prepared.kind() == OperationType::Subscription {
+        return Ok(sse::respond(http.clone(), viewer, prepared, key, id.clone()));
+    }
     let cost = Cost {
         requested: prepared.cost(),
         maximum: http.backend.documents().limits().cost,
     };
-    let session = http.backend.session(viewer, idempotency_key(&parts.headers)?);
+    let session = http.backend.session(viewer, key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = execute(http, request, id).await;
     http.backend.finish(&session);
@@ -242,23 +249,52 @@ impl Media {
     }
 }
 
-/// The form of the answer that the client likes best; the first of those it likes equally.
-fn negotiate(headers: &HeaderMap) -> Option<Media> {
+/// What a client takes.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    /// The form of a single answer that it likes best; the first of those it likes equally.
+    media: Media,
+    /// Whether it takes a stream of events. Clients that list one last mean it for subscriptions alone.
+    events: bool,
+    /// Whether it likes nothing better than a stream of events.
+    events_first: bool,
+}
+
+/// What the client takes; nothing when it takes nothing that we have.
+fn negotiate(headers: &HeaderMap) -> Option<Accepted> {
     if !headers.contains_key(ACCEPT) {
-        return Some(Media::Json);
+        return Some(Accepted {
+            media: Media::Json,
+            events: false,
+            events_first: false,
+        });
     }
-    let mut best: Option<(Media, f32)> = None;
+    let mut media: Option<(Media, f32)> = None;
+    let mut events = 0.0;
+    let mut events_first = false;
     for (name, quality) in ranges(headers, &ACCEPT) {
-        let media = match name.to_ascii_lowercase().as_str() {
+        let best = media.map_or(0.0, |(_, quality)| quality);
+        let offered = match name.to_ascii_lowercase().as_str() {
             "application/json" | "application/*" | "*/*" => Media::Json,
             "application/graphql-response+json" => Media::GraphQl,
+            sse::MEDIA => {
+                events = quality;
+                events_first = quality > best;
+                continue;
+            }
             _ => continue,
         };
-        if quality > best.map_or(0.0, |(_, quality)| quality) {
-            best = Some((media, quality));
+        if quality > best {
+            media = Some((offered, quality));
+            events_first &= quality <= events;
         }
     }
-    best.map(|(media, _)| media)
+    let takes_events = events > 0.0;
+    (media.is_some() || takes_events).then_some(Accepted {
+        media: media.map_or(Media::Json, |(media, _)| media),
+        events: takes_events,
+        events_first,
+    })
 }
 
 /// The items of a list header with their `q`.

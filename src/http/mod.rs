@@ -4,6 +4,7 @@
 //! | path | what |
 //! |---|---|
 //! | `POST /graphql`, `GET /graphql` | [`graphql`]: GraphQL over HTTP |
+//! | the same, accepting `text/event-stream` | [`sse`]: GraphQL over server-sent events |
 //! | `GET /graphql` with an upgrade | [`websocket`]: `graphql-transport-ws` |
 //! | `/graphiql` | [`graphiql`]: the page to try it |
 //! | `/health…` | [`health`]: is it alive, is it ready |
@@ -33,7 +34,7 @@
 //! What is known to differ from the specifications, and why:
 //!
 //! - **Multipart** bodies are refused with 415: there are no uploads, and browsers send them without asking first.
-//! - **Subscriptions over plain HTTP** (`text/event-stream`, `multipart/mixed`) are refused: they need a socket.
+//! - **Subscriptions as `multipart/mixed`** are refused: they need a socket or server-sent events.
 //! - **Fields that conflict only through a fragment** are not found; the executor answers with the first.
 //! - **Custom scalars** in variables are judged by their own parsers, when a field takes them: such an error has a
 //!   `path`.
@@ -47,6 +48,7 @@ pub mod headers;
 pub mod health;
 pub mod live;
 pub mod serve;
+pub mod sse;
 pub mod streams;
 pub mod websocket;
 
@@ -84,6 +86,8 @@ pub struct Settings {
     pub init_time: Duration,
     /// How often a silent client is asked whether it is still there. One that stays silent as long again is dropped.
     pub ping_time: Duration,
+    /// How often a stream of server-sent events shows that it is alive.
+    pub alive_time: Duration,
     /// How long a client may take to take in what was sent.
     pub write_time: Duration,
     /// Bytes of a message on a socket.
@@ -115,6 +119,7 @@ impl Default for Settings {
             errors: 20,
             init_time: Duration::from_secs(10),
             ping_time: Duration::from_secs(20),
+            alive_time: Duration::from_secs(12),
             write_time: Duration::from_secs(10),
             message_bytes: 128 * 1024,
             operations: 100,

@@ -25,6 +25,9 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_STREAMS: u32 = 100;
 /// How long requests and sockets may take to end after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long what was sent may wait for a client to take it in.
+#[cfg(target_os = "linux")]
+const DEAF: Duration = Duration::from_secs(30);
 /// Files that are left to everything but client connections.
 const OTHER_FILES: u64 = 256;
 
@@ -135,6 +138,18 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
     }
 }
 
+/// Lets the system drop a client that takes nothing in: an answer that nobody reads would be held for ever.
+#[cfg(target_os = "linux")]
+fn give_up_on_the_deaf(stream: &TcpStream) {
+    use rustix::net::sockopt::set_tcp_user_timeout;
+    if let Err(error) = set_tcp_user_timeout(stream, DEAF.as_millis() as u32) {
+        tracing::debug!(%error, "clients that read nothing are kept");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_on_the_deaf(_: &TcpStream) {}
+
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
@@ -150,6 +165,7 @@ async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%address, %error, "small packets will wait");
                 }
+                give_up_on_the_deaf(&stream);
                 return (stream, address, place);
             }
             Err(error) => {

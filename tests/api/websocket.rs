@@ -291,6 +291,65 @@ async fn a_socket_ends_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_fresh_token_keeps_a_socket_open() {
+    let wire = Wire::start().await;
+    let mut client = Client::signed_in_with(&wire, "soon").await;
+    let renew =
+        |token: &str| json!({"type": "ping", "payload": {"Authorization": format!("Bearer {token}")}});
+    client.say(renew(TOKEN)).await;
+    assert_eq!(
+        client.hear().await,
+        json!({"type": "pong"}),
+        "a token is not sent back"
+    );
+    let mut other = Client::signed_in_with(&wire, "soon").await;
+    assert_eq!(other.closed().await, 4401);
+    // The first one's time would be over by now.
+    client.subscribe("1", "{ hello }").await;
+    assert_eq!(client.hear().await["payload"]["data"], json!({"hello": "hello"}));
+    assert_eq!(client.hear().await["type"], "complete");
+    // A token that is wrong, or says something else of the viewer.
+    for token in ["wrong", "soon"] {
+        let mut client = Client::signed_in(&wire).await;
+        client.say(renew(token)).await;
+        assert_eq!(client.closed().await, 4403, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn open_subscriptions_are_bounded_for_each_user() {
+    let settings = Settings {
+        streams_per_user: 2,
+        ..Settings::default()
+    };
+    let wire = Wire::with(settings, Limits::default()).await;
+    let mut one = Client::signed_in(&wire).await;
+    let mut two = Client::signed_in(&wire).await;
+    for client in [&mut one, &mut two] {
+        client.subscribe("s", "subscription { silence }").await;
+        assert_eq!(client.hear().await["payload"]["data"], json!({"silence": 0}));
+    }
+    two.subscribe("t", "subscription { silence }").await;
+    let refused = two.hear().await;
+    assert_eq!(refused["type"], "error");
+    assert_eq!(refused["payload"][0]["extensions"]["code"], "RATE_LIMITED");
+    // Queries are none, and a place is free as soon as a subscription ends, by its own end too.
+    two.subscribe("q", "{ hello }").await;
+    assert_eq!(two.hear().await["type"], "next");
+    assert_eq!(two.hear().await["type"], "complete");
+    one.say(json!({"type": "complete", "id": "s"})).await;
+    until("the stream to be dropped", || {
+        wire.behind.streams.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    for _ in 0..3 {
+        two.subscribe("t", "subscription { count(to: 1) }").await;
+        assert_eq!(two.hear().await["payload"]["data"], json!({"count": 1}));
+        assert_eq!(two.hear().await["type"], "complete");
+    }
+}
+
+#[tokio::test]
 async fn operations_of_every_kind_run_and_complete() {
     let wire = Wire::start().await;
     let mut client = Client::signed_in(&wire).await;
