@@ -25,27 +25,27 @@ text_enum! {
     /// The right to do one thing with one kind of record.
     #[derive(Enum)]
     pub enum Permission {
-        /// See the tenant's name and settings.
+        /// See the tenant's name and settings, and follow their changes.
         TenantRead = "TENANT_READ",
         /// Change the tenant's name and settings.
         TenantWrite = "TENANT_WRITE",
-        /// See the tenant's users.
+        /// See the tenant's users and follow their changes.
         UsersRead = "USERS_READ",
         /// Change the tenant's users and their roles.
         UsersWrite = "USERS_WRITE",
-        /// See companies.
+        /// See companies and follow their changes.
         CompaniesRead = "COMPANIES_READ",
         /// Create and change companies.
         CompaniesWrite = "COMPANIES_WRITE",
         /// Delete companies.
         CompaniesDelete = "COMPANIES_DELETE",
-        /// See contacts.
+        /// See contacts and follow their changes.
         ContactsRead = "CONTACTS_READ",
         /// Create and change contacts.
         ContactsWrite = "CONTACTS_WRITE",
         /// Delete contacts.
         ContactsDelete = "CONTACTS_DELETE",
-        /// See pipelines and their stages.
+        /// See pipelines and their stages, and follow their changes.
         PipelinesRead = "PIPELINES_READ",
         /// Create, change and delete pipelines and their stages.
         PipelinesWrite = "PIPELINES_WRITE",
@@ -55,7 +55,7 @@ text_enum! {
         DealsWrite = "DEALS_WRITE",
         /// Delete deals.
         DealsDelete = "DEALS_DELETE",
-        /// See interactions.
+        /// See interactions and follow their changes.
         InteractionsRead = "INTERACTIONS_READ",
         /// Record, change and complete interactions.
         InteractionsWrite = "INTERACTIONS_WRITE",

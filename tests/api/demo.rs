@@ -33,7 +33,7 @@ async fn numbers(db: &Postgres, sql: &str) -> Vec<i64> {
 }
 
 /// Every rule that the data must keep, as a query that finds what breaks it.
-const RULES: [(&str, &str); 14] = [
+const RULES: [(&str, &str); 15] = [
     (
         "the history of each tenant is dense",
         "SELECT 1 FROM histories h LEFT JOIN events e USING (tenant_id)
@@ -63,6 +63,13 @@ const RULES: [(&str, &str); 14] = [
            LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.record_id = s.deal_id AND e.kind = 'STAGE_CHANGED'
                 AND e.occurred_at = s.entered_at AND e.actor_id IS NOT DISTINCT FROM s.changed_by_id
           WHERE (s.from_stage_id IS NOT NULL) <> (e.id IS NOT NULL)",
+    ),
+    (
+        "a move is its owner's, who has the deal from its beginning",
+        "SELECT 1 FROM events moved JOIN events created ON created.tenant_id = moved.tenant_id
+                AND created.record_id = moved.record_id AND created.kind = 'CREATED'
+          WHERE moved.kind = 'STAGE_CHANGED' AND (moved.change -> 'owner_id' IS NULL
+                OR moved.change -> 'owner_id' <> created.change -> 'owner_id')",
     ),
     (
         "every event of a move has its row",

@@ -172,6 +172,35 @@ async fn a_build_without_the_files_says_how_to_get_them() {
     assert!(String::from_utf8(body).unwrap().contains("make setup"));
 }
 
+/// The texts behind a key of the examples.
+fn texts<'a>(examples: &'a str, key: &str) -> Vec<&'a str> {
+    let behind = examples.split(key).skip(1);
+    behind.map(|rest| rest.split('`').next().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_examples_are_right_by_the_schema() {
+    let app = TestApp::new().await;
+    let examples = include_str!("../../web/graphiql/examples.js");
+    let (mut operations, documents) = (0, texts(examples, "query: `"));
+    assert!(documents.len() >= 5);
+    let variables: serde_json::Value = serde_json::from_str(texts(examples, "variables: `")[0]).unwrap();
+    for document in documents {
+        let parsed = async_graphql::parser::parse_query(document).unwrap();
+        for (name, _) in parsed.operations.iter() {
+            let name = name.expect("each is named, for the menu of operations").as_str();
+            let given = async_graphql::Variables::from_json(match name {
+                "MoveDeal" => variables.clone(),
+                _ => json!({}),
+            });
+            let prepared = app.app.documents.prepare(document, Some(name), given);
+            assert!(prepared.is_ok(), "{name}: {}", prepared.err().unwrap());
+            operations += 1;
+        }
+    }
+    assert!(operations >= 6);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_signs_in_runs_the_examples_and_sees_a_deal_move_in_a_real_browser() {
     let url = create_database("graphiql").await;

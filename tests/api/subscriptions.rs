@@ -12,7 +12,7 @@ use dealstream::crm::interactions::Interaction;
 use dealstream::crm::pipelines::{Pipeline, PipelineStage};
 use dealstream::db::id::{Kind, write_id};
 use dealstream::events::{Event, Position};
-use dealstream::graphql::change::{Followed, is_visible};
+use dealstream::graphql::change::{Change, ChangeKind, Followed, is_visible};
 use dealstream::identity::Tenant;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -818,6 +818,42 @@ fn every_field_that_can_be_set_is_told_of() {
     }
 }
 
+#[test]
+fn what_only_a_later_release_calls_by_its_name_is_a_change_all_the_same() {
+    let here = Position {
+        epoch: 1,
+        position: 1,
+    };
+    let told = |kind: &str| Change::new::<Deal>(here, &event("deal", kind, json!({})));
+    for (kind, expected) in [
+        ("CREATED", ChangeKind::Created),
+        ("UPDATED", ChangeKind::Updated),
+        ("STAGE_CHANGED", ChangeKind::StageChanged),
+        ("COMPLETED", ChangeKind::Completed),
+        ("REASSIGNED", ChangeKind::Updated),
+    ] {
+        assert_eq!(
+            (told(kind).kind(), told(kind).is_deletion()),
+            (expected, false),
+            "{kind}"
+        );
+    }
+    assert!(told("DELETED").is_deletion());
+}
+
+fn event(entity: &str, kind: &str, change: Value) -> Event {
+    Event {
+        position: 1,
+        id: uuid::Uuid::now_v7(),
+        occurred_at: chrono::Utc::now(),
+        actor_id: None,
+        entity: entity.to_owned(),
+        record_id: uuid::Uuid::now_v7(),
+        kind: kind.to_owned(),
+        change,
+    }
+}
+
 /// A kind of record that only some may read, as there will be.
 struct Secret;
 
@@ -834,16 +870,7 @@ impl Followed for Secret {
 async fn what_a_role_may_not_read_it_is_not_told() {
     let app = TestApp::new().await;
     let admin = app.tenant().await;
-    let event = |entity: &str| Event {
-        position: 1,
-        id: uuid::Uuid::now_v7(),
-        occurred_at: chrono::Utc::now(),
-        actor_id: None,
-        entity: entity.to_owned(),
-        record_id: uuid::Uuid::now_v7(),
-        kind: "CREATED".to_owned(),
-        change: json!({}),
-    };
+    let event = |entity: &str| event(entity, "CREATED", json!({}));
     for role in Role::ALL {
         let client = app.user(&admin, *role).await;
         let seen = is_visible::<Secret>(&client.session(), &event("secret"));

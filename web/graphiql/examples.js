@@ -84,6 +84,34 @@ query DealsAndStages {
 `,
   },
   {
+    query: `# Everything that happens to these kinds of
+# record, for clients that keep a copy. To go on
+# where it stopped, add the last position:
+# changes(after: "…")
+subscription Changes {
+  changes(types: [DEAL, CONTACT, COMPANY]) {
+    __typename
+    ... on RecordChangedEvent {
+      kind
+      record {
+        ... on Deal { name }
+        ... on Contact { name }
+        ... on Company { name }
+      }
+      changes { field from to }
+      changedBy { name }
+      position
+      recordId
+    }
+    # A deleted record is no more than its id:
+    ... on RecordDeletedEvent { recordId position }
+    ... on UpToDate { position }
+    ... on MustRefetch { reason }
+  }
+}
+`,
+  },
+  {
     query: `# Every deal that moves, as it moves.
 # Press play, then move a deal in the tab
 # MoveDeal: this goes on meanwhile, and its
