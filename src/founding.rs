@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::auth::password;
 use crate::crm::pipelines;
 use crate::db::Database;
-use crate::error::{ProblemCode, Result};
+use crate::error::Result;
 use crate::events::{Hub, Work, work};
 use crate::graphql::ContextExt;
 use crate::graphql::input::Check;
@@ -42,9 +42,6 @@ pub async fn found_tenant_at(
     }
     Ok((work, tenant, user))
 }
-
-/// Characters of a new password at least.
-const MIN_PASSWORD: usize = 10;
 
 /// A tenant to be founded, with its first user.
 #[derive(Debug, InputObject)]
@@ -82,27 +79,15 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
     let mut check = Check::default();
     let tenant_name = check.line("tenantName", &input.tenant_name);
     let user_name = check.line("name", &input.name);
-    let email = check.optional_email("email", Some(input.email));
-    if email.is_none() {
-        check.problem("email", ProblemCode::Required, "email must not be empty.");
-    }
-    if input.password.chars().count() < MIN_PASSWORD {
-        check.problem(
-            "password",
-            ProblemCode::Invalid,
-            format!("A password has {MIN_PASSWORD} characters at least."),
-        );
-    } else if input.password.len() > password::MAX_BYTES {
-        let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
-        check.problem("password", ProblemCode::TooLong, message);
-    }
+    let email = check.email("email", input.email);
+    check.new_password("password", &input.password);
     check.done()?;
     let session = ctx.session();
     let new = NewTenant {
         name: tenant_name,
         currency_code: input.currency_code.unwrap_or(CurrencyCode::USD),
         user_name,
-        email: email.unwrap_or_default(),
+        email,
         password_hash: password::hash(input.password).await?,
     };
     let (mut work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;

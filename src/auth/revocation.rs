@@ -1,4 +1,5 @@
-//! The end of sessions before their time: by signing out, and when a user is changed, shut out or removed.
+//! The end of sessions before their time: by signing out, by a new password, and when a user is given another role, shut
+//! out or removed.
 //!
 //! A token is checked with every request, so the database is not asked: each instance keeps in memory what has been
 //! revoked within the life of a token. The instance that revokes knows at once, the others with their next look, which
@@ -51,8 +52,17 @@ pub struct Revocations {
 struct Known {
     /// Sessions that have ended, with the moment in milliseconds.
     sessions: HashMap<Uuid, u64>,
-    /// When a tenant's user was last revoked, in milliseconds.
-    users: HashMap<(Uuid, Uuid), u64>,
+    /// By tenant and user.
+    users: HashMap<(Uuid, Uuid), Ended>,
+}
+
+/// When sessions of a user were last ended, in milliseconds.
+#[derive(Default, Clone, Copy)]
+struct Ended {
+    /// All of them.
+    all: u64,
+    /// All but one.
+    others: Option<(u64, Uuid)>,
 }
 
 /// Who is looked up: what a [`Viewer`] is known by. Small, because every open socket has one.
@@ -156,9 +166,9 @@ impl Revocations {
 
     fn revokes_holder(&self, holder: Holder) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let revoked_at = known.users.get(&(holder.tenant_id, holder.user_id));
+        let ended = known.users.get(&(holder.tenant_id, holder.user_id));
         known.sessions.contains_key(&holder.session_id)
-            || revoked_at.is_some_and(|at| begun_at(holder.session_id) <= *at)
+            || ended.is_some_and(|ended| ended.includes(holder.session_id))
     }
 
     fn forget(&self) {
@@ -166,7 +176,7 @@ impl Revocations {
         let oldest = now.saturating_sub(u64::try_from(self.life.as_millis()).unwrap_or(u64::MAX));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.sessions.retain(|_, at| *at >= oldest);
-        known.users.retain(|_, at| *at >= oldest);
+        known.users.retain(|_, ended| ended.last() >= oldest);
     }
 
     fn bell(&self, user: Uuid) -> &Notify {
@@ -183,10 +193,25 @@ impl Known {
             return self.sessions.insert(session, at).is_none();
         }
         let user = (revocation.tenant_id, revocation.user_id);
-        let last = self.users.entry(user).or_default();
-        let news = at > *last;
-        *last = at.max(*last);
-        news
+        let ended = self.users.entry(user).or_default();
+        match revocation.kept_session_id {
+            None if at > ended.all => ended.all = at,
+            Some(kept) if ended.others.is_none_or(|(last, _)| at > last) => ended.others = Some((at, kept)),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Ended {
+    fn includes(&self, session: Uuid) -> bool {
+        let begun_at = begun_at(session);
+        let other = |(at, kept)| begun_at <= at && session != kept;
+        begun_at <= self.all || self.others.is_some_and(other)
+    }
+
+    fn last(&self) -> u64 {
+        self.all.max(self.others.map_or(0, |(at, _)| at))
     }
 }
 

@@ -2,17 +2,17 @@
 //! account belongs to, which sessions have been revoked, and where histories stand.
 //!
 //! This runs as a role of its own that can read accounts, memberships, tenant names, revocations and the counters of
-//! histories, add accounts, and nothing else.
+//! histories, add and remove accounts, change passwords, add revocations, and nothing else.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Double, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
-use super::schema::{accounts, tenants, users};
+use super::schema::{accounts, users};
 use super::session::Transaction;
 use super::statement::statement;
 use super::{Connection, DIRECTORY_ROLE, Database, RUNTIME_ROLE};
@@ -34,8 +34,8 @@ pub struct Account {
 #[derive(Debug, Clone, Queryable)]
 pub struct Membership {
     pub tenant_id: Uuid,
-    pub tenant_name: String,
-    pub role: String,
+    /// The account's user there.
+    pub user_id: Uuid,
 }
 
 /// The end of sessions before their time.
@@ -48,6 +48,9 @@ pub struct Revocation {
     /// The session that has ended; without it, all of the user's that had begun by then.
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub session_id: Option<Uuid>,
+    /// The one session that goes on.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub kept_session_id: Option<Uuid>,
     /// By the database's clock, as are the beginnings of sessions.
     #[diesel(sql_type = Timestamptz)]
     pub revoked_at: DateTime<Utc>,
@@ -68,10 +71,9 @@ pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account,
             .optional()?;
         let Some(account) = account else { return Ok(None) };
         let memberships = users::table
-            .inner_join(tenants::table.on(tenants::id.eq(users::tenant_id)))
-            .filter(users::id.eq(account.id).and(users::is_active))
+            .filter(users::account_id.eq(account.id).and(users::is_active))
             .order((users::created_at, users::tenant_id))
-            .select((users::tenant_id, tenants::name, users::role))
+            .select((users::tenant_id, users::id))
             .load(&mut &*conn)
             .await?;
         Ok(Some((account, memberships)))
@@ -87,7 +89,7 @@ pub async fn revocations(db: &Database, age: Duration) -> Result<Vec<Revocation>
     let mut conn = db.connection().await?;
     let found = conn_transaction(&mut conn, async |conn| {
         let young = statement(
-            "SELECT tenant_id, user_id, session_id, revoked_at FROM revocations
+            "SELECT tenant_id, user_id, session_id, kept_session_id, revoked_at FROM revocations
               WHERE revoked_at > now() - make_interval(secs => ?)",
         )
         .bind::<Double, _>(age.as_secs_f64());
@@ -101,16 +103,134 @@ pub async fn revocations(db: &Database, age: Duration) -> Result<Vec<Revocation>
 /// # Errors
 /// As a user error on `email` when the address has an account already.
 pub async fn insert_account(tx: &Transaction, account: &Account) -> Result<()> {
+    let inserted = as_directory(tx, async |conn| {
+        let insert = diesel::insert_into(accounts::table).values(account);
+        insert.execute(&mut &*conn).await
+    });
+    inserted.await?;
+    Ok(())
+}
+
+/// Adds an account in the transaction that gives it a user; when the address has one already, nothing about that is
+/// changed. Answers the id of the account there is. Which of the two happened cannot be told from here.
+///
+/// # Errors
+/// When the database fails.
+pub async fn account_at(tx: &Transaction, account: &Account) -> Result<Uuid> {
+    // The update that changes nothing answers the row and locks it, so that it is not removed meanwhile.
+    let there = as_directory(tx, async |conn| {
+        let insert = statement(
+            "INSERT INTO accounts (id, email, password_hash, created_at) VALUES (?, ?, ?, ?)
+             ON CONFLICT (email) DO UPDATE SET password_hash = accounts.password_hash RETURNING id",
+        )
+        .bind::<SqlUuid, _>(account.id)
+        .bind::<Text, _>(&account.email)
+        .bind::<Text, _>(&account.password_hash)
+        .bind::<Timestamptz, _>(account.created_at);
+        insert.get_result::<Found>(&mut &*conn).await
+    });
+    Ok(there.await?.id)
+}
+
+/// Looks up the account of a tenant's user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn account_of(db: &Database, tenant: Uuid, user: Uuid) -> Result<Option<Account>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let account = accounts::table
+            .inner_join(users::table.on(users::account_id.eq(accounts::id)))
+            .filter(users::tenant_id.eq(tenant).and(users::id.eq(user)))
+            .select(Account::as_select());
+        Ok(account.first(&mut &*conn).await.optional()?)
+    });
+    found.await
+}
+
+/// Whether the account's password is still the one that was read; it then stays so to the end of the transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn still_has_password(tx: &Transaction, account: &Account) -> Result<bool> {
+    let found = as_directory(tx, async |conn| {
+        let hash = accounts::table.find(account.id).select(accounts::password_hash);
+        hash.for_share().first::<String>(&mut &*conn).await.optional()
+    });
+    Ok(found.await?.is_some_and(|hash| hash == account.password_hash))
+}
+
+/// Changes an account's password, and ends its sessions in every tenant but one. Answers what was revoked, or nothing
+/// when the password is no longer the one that was read.
+///
+/// # Errors
+/// When the database fails.
+pub async fn change_password(
+    tx: &Transaction,
+    account: &Account,
+    password_hash: &str,
+    kept_session: Uuid,
+) -> Result<Option<Vec<Revocation>>> {
+    let changed = as_directory(tx, async |conn| {
+        let update = statement("UPDATE accounts SET password_hash = ? WHERE id = ? AND password_hash = ?")
+            .bind::<Text, _>(password_hash)
+            .bind::<SqlUuid, _>(account.id)
+            .bind::<Text, _>(&account.password_hash);
+        if update.execute(&mut &*conn).await? == 0 {
+            return Ok(None);
+        }
+        let revoke = statement(
+            "INSERT INTO revocations (tenant_id, id, user_id, kept_session_id, revoked_at)
+             SELECT tenant_id, gen_random_uuid(), id, ?, clock_timestamp() FROM users WHERE account_id = ?
+             RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
+        )
+        .bind::<SqlUuid, _>(kept_session)
+        .bind::<SqlUuid, _>(account.id);
+        revoke.load(&mut &*conn).await.map(Some)
+    });
+    Ok(changed.await?)
+}
+
+/// Removes an account that has no user in any tenant any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_account_without_users(tx: &Transaction, id: Uuid) -> Result<()> {
+    let removed = as_directory(tx, async |conn| {
+        // Locked first: who adds a user to the account at this moment is waited for, and then seen.
+        let locked = accounts::table.find(id).select(accounts::id).for_update();
+        locked.first::<Uuid>(&mut &*conn).await.optional()?;
+        let remove = statement(
+            "DELETE FROM accounts WHERE id = ? AND NOT EXISTS (SELECT FROM users WHERE account_id = ?)",
+        )
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(id);
+        remove.execute(&mut &*conn).await
+    });
+    removed.await?;
+    Ok(())
+}
+
+/// Runs `work` as the directory's role within a tenant's transaction; no statement of somebody else may be on its way
+/// meanwhile (see `mutate_alone`). A statement that fails voids the transaction, so
+/// the role need not be given back then.
+async fn as_directory<T>(
+    tx: &Transaction,
+    work: impl AsyncFnOnce(&AsyncPgConnection) -> diesel::QueryResult<T>,
+) -> diesel::QueryResult<T> {
     let mut conn = tx.conn();
     conn.batch_execute(&format!("SET LOCAL ROLE {DIRECTORY_ROLE}"))
         .await?;
-    diesel::insert_into(accounts::table)
-        .values(account)
-        .execute(&mut conn)
-        .await?;
+    let done = work(conn).await?;
     conn.batch_execute(&format!("SET LOCAL ROLE {RUNTIME_ROLE}"))
         .await?;
-    Ok(())
+    Ok(done)
+}
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
 }
 
 /// Where a tenant's history stood when somebody last looked.

@@ -32,6 +32,7 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> Int4,
+        account_id -> Uuid,
     }
 }
 
@@ -79,6 +80,7 @@ diesel::table! {
         user_id -> Uuid,
         session_id -> Nullable<Uuid>,
         revoked_at -> Timestamptz,
+        kept_session_id -> Nullable<Uuid>,
     }
 }
 

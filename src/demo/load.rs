@@ -94,16 +94,15 @@ pub async fn load(
 
 /// Adds a user with an account of their own.
 async fn join(work: &mut Work, person: Person, password_hash: &str) -> Result<User> {
-    let id = Id::generate();
     let account = Account {
-        id: id.uuid(),
+        id: uuid::Uuid::now_v7(),
         email: person.email.clone(),
         password_hash: password_hash.to_owned(),
         created_at: work.now(),
     };
     directory::insert_account(work, &account).await?;
     let user = User {
-        id,
+        id: Id::generate(),
         name: person.name,
         email: person.email,
         role: person.role,
@@ -112,7 +111,7 @@ async fn join(work: &mut Work, person: Person, password_hash: &str) -> Result<Us
         updated_at: work.now(),
         version: 1,
     };
-    identity::insert_user(work, &user).await?;
+    identity::insert_user(work, &user, account.id).await?;
     work.record(user.id, "CREATED", &user)?;
     Ok(user)
 }

@@ -8,12 +8,16 @@ use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::scalar;
+use crate::auth::password;
 use crate::error::{Error, Problem, ProblemCode, Result};
 
 /// Characters of a name, a subject or another line at most.
 pub const LINE: usize = 200;
 /// Characters of a text with several lines at most.
 pub const TEXT: usize = 20_000;
+
+/// Characters of a new password at least.
+const MIN_PASSWORD: usize = 10;
 
 /// Collects the problems of an input.
 #[derive(Debug, Default)]
@@ -51,6 +55,19 @@ impl Check {
         self.optional(field, text, TEXT, true)
     }
 
+    /// An e-mail address that must be there, in lower case.
+    pub fn email(&mut self, field: &str, email: String) -> String {
+        let email = self.optional_email(field, Some(email));
+        if email.is_none() {
+            self.problem(
+                field,
+                ProblemCode::Required,
+                format!("{field} must not be empty."),
+            );
+        }
+        email.unwrap_or_default()
+    }
+
     /// An e-mail address that may be missing, in lower case.
     pub fn optional_email(&mut self, field: &str, email: Option<String>) -> Option<String> {
         let email = self.optional(field, email, LINE, false)?.to_lowercase();
@@ -58,6 +75,17 @@ impl Check {
             self.problem(field, ProblemCode::Invalid, "This is not an e-mail address.");
         }
         Some(email)
+    }
+
+    /// A password that is to be set.
+    pub fn new_password(&mut self, field: &str, password: &str) {
+        if password.chars().count() < MIN_PASSWORD {
+            let message = format!("A password has {MIN_PASSWORD} characters at least.");
+            self.problem(field, ProblemCode::Invalid, message);
+        } else if password.len() > password::MAX_BYTES {
+            let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
+            self.problem(field, ProblemCode::TooLong, message);
+        }
     }
 
     /// A number within a range.

@@ -22,4 +22,4 @@ pub use connection::{Connection, OrderDirection, PageArgs};
 pub use context::{ContextExt, Session};
 pub use guard::Can;
 pub use loader::Batch;
-pub use mutation::{Outcome, mutate};
+pub use mutation::{Outcome, mutate, mutate_alone};

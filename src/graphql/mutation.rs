@@ -73,6 +73,16 @@ impl Outcome {
     }
 }
 
+/// Input fields that are not compared: a fast hash of a password would give it away to who gets hold of the table.
+const SECRETS: [&str; 3] = ["password", "currentPassword", "newPassword"];
+
+fn without_secrets(mut input: serde_json::Value) -> serde_json::Value {
+    if let Some(fields) = input.as_object_mut() {
+        fields.retain(|name, _| !SECRETS.contains(&name.as_str()));
+    }
+    input
+}
+
 /// A key under which this very request is done once.
 struct Once {
     key: String,
@@ -96,16 +106,45 @@ pub async fn mutate<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    match attempt(ctx, operation, idempotency_key, work).await {
+    outcome(attempt(ctx, operation, idempotency_key, Recall::Along, work).await)
+}
+
+/// As [`mutate`], for work that takes on another role for a moment: nothing else may be on its way meanwhile.
+///
+/// # Errors
+/// As [`mutate`].
+pub async fn mutate_alone<T>(
+    ctx: &Context<'_>,
+    operation: &'static str,
+    idempotency_key: Option<String>,
+    work: impl AsyncFnOnce(&mut Work) -> Result<T>,
+) -> Result<(Option<T>, Outcome)>
+where
+    T: Serialize + DeserializeOwned,
+{
+    outcome(attempt(ctx, operation, idempotency_key, Recall::Before, work).await)
+}
+
+fn outcome<T>(attempted: Result<(T, Position)>) -> Result<(Option<T>, Outcome)> {
+    match attempted {
         Ok((done, position)) => Ok((Some(done), Outcome::at(position))),
         Err(error) => Outcome::of(Err(error)),
     }
+}
+
+/// When it is asked whether this was done before.
+enum Recall {
+    /// Along with the first statement of the work: that costs no time, and is rarely in vain.
+    Along,
+    /// Before the work begins.
+    Before,
 }
 
 async fn attempt<T>(
     ctx: &Context<'_>,
     operation: &'static str,
     idempotency_key: Option<String>,
+    recall: Recall,
     work: impl AsyncFnOnce(&mut Work) -> Result<T>,
 ) -> Result<(T, Position)>
 where
@@ -120,12 +159,22 @@ where
         unit.commit(position).await?;
         return Ok((done, position));
     };
-    // Whether this was done before is asked along with the first statement of the work, which is rarely in vain.
     let recalled = once.recall::<T>(unit.shared_conn());
-    let (known, done) = futures::join!(recalled, work(&mut unit));
-    if let Some(kept) = known? {
-        return Ok(kept);
-    }
+    let done = match recall {
+        Recall::Along => {
+            let (known, done) = futures::join!(recalled, work(&mut unit));
+            if let Some(kept) = known? {
+                return Ok(kept);
+            }
+            done
+        }
+        Recall::Before => {
+            if let Some(kept) = recalled.await? {
+                return Ok(kept);
+            }
+            work(&mut unit).await
+        }
+    };
     let done = match done {
         Ok(done) => done,
         // The same request may have been done since we asked, and ours is refused for that very reason: the version is
@@ -185,7 +234,7 @@ impl Once {
             .map_err(|_| Error::BadInput("The input cannot be read.".to_owned()))?;
         let input: Vec<_> = arguments
             .into_iter()
-            .map(|(name, value)| (name, value.into_json().ok()))
+            .map(|(name, value)| (name, value.into_json().ok().map(without_secrets)))
             .collect();
         let input = serde_json::to_vec(&input).map_err(Error::internal)?;
         let input_hash = Sha256::digest(&input).to_vec();

@@ -24,7 +24,7 @@ pub struct Tenant {
     pub version: i32,
 }
 
-/// A person in a tenant. The id is that of the account they sign in with, in every tenant they belong to.
+/// A person in a tenant. The account they sign in with, which may be in other tenants too, is nobody's business here.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
 #[diesel(table_name = users)]
 pub struct User {
@@ -45,6 +45,13 @@ impl Kind for Tenant {
 
 impl Kind for User {
     const PREFIX: &'static str = "user";
+}
+
+/// From signing in to signing out. Nothing is kept of it but what the history tells, to nobody: it is no record.
+pub struct Session;
+
+impl Kind for Session {
+    const PREFIX: &'static str = "session";
 }
 
 impl Followed for Tenant {

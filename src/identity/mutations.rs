@@ -1,4 +1,4 @@
-//! Signing in, and the tenant's settings.
+//! Signing in and out, the tenant's users and settings.
 
 use std::sync::Arc;
 
@@ -7,18 +7,19 @@ use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::model::Session;
 use super::queries;
 use super::types::Viewer;
 use super::{Tenant, User};
 use crate::auth::token::Tokens;
-use crate::auth::{Permission, Revocations, password};
-use crate::db::directory::{self, Revocation};
+use crate::auth::{self, Permission, Revocations, Role, password};
+use crate::db::directory::{self, Account};
 use crate::db::id::Id;
-use crate::error::{Error, Result};
+use crate::error::{Error, ProblemCode, Result};
 use crate::events::Position;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, ContextExt, Outcome, mutate};
+use crate::graphql::{Can, ContextExt, Outcome, mutate, mutate_alone};
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -45,6 +46,66 @@ pub struct UpdateTenantInput {
     idempotency_key: Option<String>,
 }
 
+/// A person to be added to the tenant.
+#[derive(Debug, InputObject)]
+pub struct CreateUserInput {
+    /// The name; 200 characters at most.
+    name: String,
+    /// The address that they will sign in with.
+    email: String,
+    /// A first password for them to sign in with and then to change: 10 characters at least, 1,024 bytes at most. Whoever
+    /// signs in with this address already, because they belong to another tenant, keeps the password that they have.
+    #[graphql(secret)]
+    password: String,
+    /// What they may do.
+    role: Role,
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once. The
+    /// password is not compared.
+    idempotency_key: Option<String>,
+}
+
+/// Changes of a user. What is left out stays as it is.
+#[derive(Debug, InputObject)]
+pub struct UpdateUserInput {
+    /// The user to change.
+    user_id: Id<User>,
+    /// The name; 200 characters at most.
+    name: Option<String>,
+    /// What the user may do.
+    role: Option<Role>,
+    /// Whether the user may sign in to this tenant.
+    is_active: Option<bool>,
+    /// The version that you know. When the user has changed since, nothing is done and `CONFLICT` tells what differs.
+    expected_version: Option<i32>,
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    idempotency_key: Option<String>,
+}
+
+/// A user to be removed from the tenant.
+#[derive(Debug, InputObject)]
+pub struct DeleteUserInput {
+    /// The user to remove.
+    user_id: Id<User>,
+    /// The version that you know. When the user has changed since, nothing is done.
+    expected_version: Option<i32>,
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    idempotency_key: Option<String>,
+}
+
+/// A new password for yourself.
+#[derive(Debug, InputObject)]
+pub struct ChangePasswordInput {
+    /// The password that you have.
+    #[graphql(secret)]
+    current_password: String,
+    /// The password that you want: 10 characters at least, 1,024 bytes at most.
+    #[graphql(secret)]
+    new_password: String,
+    /// A text of your choice that makes a retry safe: the same key is answered the same, and done once. The passwords are
+    /// not compared.
+    idempotency_key: Option<String>,
+}
+
 /// The answer to `signUp` and `signIn`.
 #[derive(SimpleObject)]
 pub struct SignInPayload {
@@ -66,6 +127,40 @@ pub struct SignedIn {
     pub session_id: Uuid,
     /// Where the tenant's history stands, when it was changed for this.
     pub position: Option<Position>,
+}
+
+/// The answer to `createUser`.
+#[derive(SimpleObject)]
+pub struct CreateUserPayload {
+    /// The new user; null when there are `userErrors`.
+    user: Option<Arc<User>>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// The answer to `updateUser`.
+#[derive(SimpleObject)]
+pub struct UpdateUserPayload {
+    /// The user as it is now; null when there are `userErrors`.
+    user: Option<Arc<User>>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// The answer to `deleteUser`.
+#[derive(SimpleObject)]
+pub struct DeleteUserPayload {
+    /// The id of the user that is no more; null when there are `userErrors`.
+    deleted_user_id: Option<Id<User>>,
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// The answer to `changePassword`.
+#[derive(SimpleObject)]
+pub struct ChangePasswordPayload {
+    #[graphql(flatten)]
+    outcome: Outcome,
 }
 
 /// The answer to `updateTenant`.
@@ -105,17 +200,156 @@ impl IdentityMutation {
     async fn sign_out(&self, ctx: &Context<'_>) -> Result<SignOutPayload> {
         let viewer = ctx.viewer()?;
         let user = Id::<User>::from_uuid(viewer.user_id);
-        let mut revoked = None;
+        let mut revoked = Vec::new();
         let (_, outcome) = mutate(ctx, "signOut", None, async |work| {
-            if !ctx.data_unchecked::<Arc<Revocations>>().revokes(viewer) {
-                revoked = Some(queries::revoke(work, user, Some(viewer.session_id)).await?);
-                work.record(user, "SIGNED_OUT", &json!({ "sessionId": viewer.session_id }))?;
+            if !revocations(ctx).revokes(viewer) {
+                revoked.push(queries::revoke(work, user, Some(viewer.session_id)).await?);
+                work.record(
+                    Id::<Session>::from_uuid(viewer.session_id),
+                    "SIGNED_OUT",
+                    &json!({}),
+                )?;
             }
             Ok(())
         })
         .await?;
-        revoke_here(ctx, revoked);
+        revocations(ctx).take_in(&revoked);
         Ok(SignOutPayload { outcome })
+    }
+
+    /// Changes your password, in every tenant that you belong to. All your other sessions end; this one goes on.
+    async fn change_password(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The password that you have, and the one that you want.")]
+        input: ChangePasswordInput,
+    ) -> Result<ChangePasswordPayload> {
+        let viewer = ctx.viewer()?;
+        let key = input.idempotency_key.clone();
+        // Hashing takes long; no transaction waits for it.
+        let checked = check_passwords(ctx, viewer, input).await;
+        let mut revoked = Vec::new();
+        let (_, outcome) = mutate_alone(ctx, "changePassword", key, async |work| {
+            let (account, new) = checked?;
+            let ended = directory::change_password(work, &account, &new, viewer.session_id).await?;
+            revoked = ended.ok_or_else(wrong_password)?;
+            let session = Id::<Session>::from_uuid(viewer.session_id);
+            work.record(session, "PASSWORD_CHANGED", &json!({}))
+        })
+        .await?;
+        revocations(ctx).take_in(&revoked);
+        Ok(ChangePasswordPayload { outcome })
+    }
+
+    /// Adds a person to the tenant, who can sign in from now on with the address and the password that you give. Whoever
+    /// has this address and belongs to another tenant already becomes a user of this one too: they sign in with the
+    /// password that they have, and choose the tenant by `tenantId`. The answer is the same in both cases.
+    #[graphql(guard = "Can(Permission::UsersWrite)")]
+    async fn create_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Whom to add.")] input: CreateUserInput,
+    ) -> Result<CreateUserPayload> {
+        let (key, role) = (input.idempotency_key.clone(), input.role);
+        let checked = check_new_user(input).await;
+        let (user, outcome) = mutate_alone(ctx, "createUser", key, async |work| {
+            let (name, email, password_hash) = checked?;
+            let account = Account {
+                id: Uuid::now_v7(),
+                email,
+                password_hash,
+                created_at: work.now(),
+            };
+            let user = User {
+                id: Id::generate(),
+                name,
+                email: account.email.clone(),
+                role,
+                is_active: true,
+                created_at: work.now(),
+                updated_at: work.now(),
+                version: 1,
+            };
+            let account = directory::account_at(work, &account).await?;
+            queries::insert_user(work, &user, account).await?;
+            work.record(user.id, "CREATED", &user)?;
+            Ok(Arc::new(user))
+        })
+        .await?;
+        Ok(CreateUserPayload { user, outcome })
+    }
+
+    /// Changes a user. With another role, or when deactivated, the user is signed out everywhere and has to sign in
+    /// again. The last active admin can be neither deactivated nor given another role.
+    #[graphql(guard = "Can(Permission::UsersWrite)")]
+    async fn update_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to change.")] input: UpdateUserInput,
+    ) -> Result<UpdateUserPayload> {
+        let key = input.idempotency_key.clone();
+        let mut revoked = Vec::new();
+        let (user, outcome) = mutate(ctx, "updateUser", key, async |work| {
+            let mut user = queries::user_for_update(work, input.user_id).await?;
+            let before = user.clone();
+            let (mut check, mut patch) = (Check::default(), Patch::default());
+            patch.set(
+                "name",
+                &mut user.name,
+                input.name.map(|name| check.line("name", &name)),
+            );
+            patch.set("role", &mut user.role, input.role);
+            patch.set("isActive", &mut user.is_active, input.is_active);
+            patch.expect_version(input.expected_version, user.version)?;
+            if is_admin(&before) && !is_admin(&user) && !queries::another_admin(work, user.id).await? {
+                let field = if user.is_active { "role" } else { "isActive" };
+                check.problem(field, ProblemCode::NotAllowed, LAST_ADMIN);
+            }
+            check.done()?;
+            if !patch.is_empty() {
+                user.version += 1;
+                user.updated_at = work.now();
+                queries::update_user(work, &user).await?;
+                work.record(user.id, "UPDATED", &patch.change(&user))?;
+            }
+            if (user.role, user.is_active) != (before.role, before.is_active) {
+                revoked.push(queries::revoke(work, user.id, None).await?);
+            }
+            Ok(Arc::new(user))
+        })
+        .await?;
+        revocations(ctx).take_in(&revoked);
+        Ok(UpdateUserPayload { user, outcome })
+    }
+
+    /// Removes a user from the tenant. Refused with `IN_USE` when records refer to the user, as their owner or because
+    /// they made or moved them: deactivate the user then. The last active admin cannot be removed. Whoever belongs to
+    /// no tenant any more can no longer sign in at all, and their password is forgotten.
+    #[graphql(guard = "Can(Permission::UsersWrite)")]
+    async fn delete_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Whom to remove.")] input: DeleteUserInput,
+    ) -> Result<DeleteUserPayload> {
+        let key = input.idempotency_key.clone();
+        let mut revoked = Vec::new();
+        let (deleted_user_id, outcome) = mutate_alone(ctx, "deleteUser", key, async |work| {
+            let user = queries::user_for_update(work, input.user_id).await?;
+            Patch::default().expect_version(input.expected_version, user.version)?;
+            if is_admin(&user) && !queries::another_admin(work, user.id).await? {
+                return Err(Error::invalid("userId", ProblemCode::NotAllowed, LAST_ADMIN));
+            }
+            queries::delete_user(work, user.id).await?;
+            work.record(user.id, "DELETED", &user)?;
+            revoked.push(queries::revoke(work, user.id, None).await?);
+            Ok(user.id)
+        })
+        .await?;
+        revocations(ctx).take_in(&revoked);
+        Ok(DeleteUserPayload {
+            deleted_user_id,
+            outcome,
+        })
     }
 
     /// Changes the tenant's settings.
@@ -188,10 +422,50 @@ impl SignInPayload {
     }
 }
 
-/// Lets this process know of what has just been committed; other instances find it in the database.
-fn revoke_here(ctx: &Context<'_>, revoked: Option<Revocation>) {
-    let revocations = ctx.data_unchecked::<Arc<Revocations>>();
-    revocations.take_in(revoked.as_slice());
+const LAST_ADMIN: &str = "This is the tenant's last active admin. Make somebody else an admin first.";
+
+/// Who keeps the tenant from being locked out of its own settings.
+fn is_admin(user: &User) -> bool {
+    user.role == Role::Admin && user.is_active
+}
+
+/// What this process knows of ended sessions. What has just been committed is told to it at once.
+fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
+    ctx.data_unchecked::<Arc<Revocations>>()
+}
+
+/// Checks a new user; answers name, e-mail address and the hash of the password.
+async fn check_new_user(input: CreateUserInput) -> Result<(String, String, String)> {
+    let mut check = Check::default();
+    let name = check.line("name", &input.name);
+    let email = check.email("email", input.email);
+    check.new_password("password", &input.password);
+    check.done()?;
+    Ok((name, email, password::hash(input.password).await?))
+}
+
+fn wrong_password() -> Error {
+    Error::invalid(
+        "currentPassword",
+        ProblemCode::Invalid,
+        "This is not your current password.",
+    )
+}
+
+/// Proves who changes their password; answers their account and the hash of the new password.
+async fn check_passwords(
+    ctx: &Context<'_>,
+    viewer: &auth::Viewer,
+    input: ChangePasswordInput,
+) -> Result<(Account, String)> {
+    let mut check = Check::default();
+    check.new_password("newPassword", &input.new_password);
+    check.done()?;
+    let account = directory::account_of(ctx.session().db(), viewer.tenant_id, viewer.user_id).await?;
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let proved = password::verify(input.current_password, hash).await?;
+    let account = account.filter(|_| proved).ok_or_else(wrong_password)?;
+    Ok((account, password::hash(input.new_password).await?))
 }
 
 async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
@@ -215,8 +489,8 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
         Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
         None => memberships.next(),
     };
-    let tenant = membership.ok_or_else(refused)?.tenant_id;
-    let (tenant, user, session_id) = queries::begin_session(db, tenant, account.id).await?;
+    let begun = queries::begin_session(db, &membership.ok_or_else(refused)?, &account).await?;
+    let (tenant, user, session_id) = begun.ok_or_else(refused)?;
     Ok(SignedIn {
         tenant,
         user,

@@ -15,13 +15,13 @@ use super::model::{Tenant, User};
 use super::types::UserFilter;
 use crate::auth::{Role, revocation};
 use crate::db::Database;
-use crate::db::directory::{self, Account, Revocation};
+use crate::db::directory::{self, Account, Membership, Revocation};
 use crate::db::id::Id;
 use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
-use crate::error::{Error, Result};
+use crate::error::{Error, ProblemCode, Result};
 use crate::events::{Hub, Work};
 use crate::graphql::Batch;
 use crate::graphql::filter::combine;
@@ -119,7 +119,7 @@ pub async fn insert_tenant(
     let mut work = Work::on(tx, hub.clone(), None);
     work.go_on_as(Some(user_id.uuid()), now);
     let account = Account {
-        id: user_id.uuid(),
+        id: Uuid::now_v7(),
         email: new.email.clone(),
         password_hash: new.password_hash,
         created_at: now,
@@ -154,22 +154,115 @@ pub async fn insert_tenant(
         .values(histories::epoch.eq(epoch))
         .execute(&mut conn)
         .await?;
-    insert_user(&work, &user).await?;
+    insert_user(&work, &user, account.id).await?;
     work.record(tenant.id, "CREATED", &tenant)?;
     work.record(user.id, "CREATED", &user)?;
     Ok((work, tenant, user))
 }
 
-/// Adds a user to the tenant; the account must exist.
+/// Adds a user to the tenant, with the account that they sign in with.
 ///
 /// # Errors
 /// As a user error when the e-mail address is taken in this tenant.
-pub async fn insert_user(tx: &Transaction, user: &User) -> Result<()> {
+pub async fn insert_user(tx: &Transaction, user: &User, account: Uuid) -> Result<()> {
     diesel::insert_into(users::table)
-        .values(user)
+        .values((user, users::account_id.eq(account)))
         .execute(&mut tx.conn())
         .await?;
     Ok(())
+}
+
+/// Reads a user and locks it until the end of the transaction, and before it the tenant: of those who change users at
+/// the same time, one comes after the other, and each sees who is an admin still.
+///
+/// # Errors
+/// As a user error on `userId` when there is no such user.
+pub(super) async fn user_for_update(tx: &Transaction, id: Id<User>) -> Result<User> {
+    tenant_for_update(tx).await?;
+    let found = users::table
+        .filter(users::id.eq(id))
+        .select(User::as_select())
+        .for_update()
+        .first(&mut tx.conn())
+        .await
+        .optional()?;
+    found.ok_or_else(|| Error::invalid("userId", ProblemCode::NotFound, "There is no such user."))
+}
+
+/// Whether somebody else than this user is an active admin. Reliable after [`user_for_update`].
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn another_admin(tx: &Transaction, than: Id<User>) -> Result<bool> {
+    let admins = users::table.filter(
+        users::role
+            .eq(Role::Admin)
+            .and(users::is_active)
+            .and(users::id.ne(than)),
+    );
+    Ok(diesel::select(diesel::dsl::exists(admins))
+        .get_result(&mut tx.conn())
+        .await?)
+}
+
+/// Writes a changed user.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn update_user(tx: &Transaction, user: &User) -> Result<()> {
+    diesel::update(users::table.filter(users::id.eq(user.id)))
+        .set((
+            users::name.eq(&user.name),
+            users::role.eq(user.role),
+            users::is_active.eq(user.is_active),
+            users::updated_at.eq(user.updated_at),
+            users::version.eq(user.version),
+        ))
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Deletes a user that nothing refers to, and the account with its last user.
+///
+/// # Errors
+/// As a user error when records refer to the user.
+pub(super) async fn delete_user(tx: &Transaction, id: Id<User>) -> Result<()> {
+    use crate::db::schema::{companies, contacts, deal_stage_changes, deals, interactions};
+    use diesel::dsl::exists;
+    let mut conn = tx.conn();
+    // The locked row keeps new references out until the transaction ends.
+    let (company, contact, deal, change, interaction): (bool, bool, bool, bool, bool) = diesel::select((
+        exists(companies::table.filter(companies::owner_id.eq(id))),
+        exists(contacts::table.filter(contacts::owner_id.eq(id))),
+        exists(deals::table.filter(deals::owner_id.eq(id))),
+        exists(deal_stage_changes::table.filter(deal_stage_changes::changed_by_id.eq(id))),
+        exists(interactions::table.filter(interactions::created_by_id.eq(id))),
+    ))
+    .get_result(&mut conn)
+    .await?;
+    let used: Vec<&str> = [
+        (company, "companies"),
+        (contact, "contacts"),
+        (deal, "deals"),
+        (change, "changes of stages"),
+        (interaction, "interactions"),
+    ]
+    .into_iter()
+    .filter_map(|(used, what)| used.then_some(what))
+    .collect();
+    if !used.is_empty() {
+        let message = format!(
+            "Records refer to the user: {}. Deactivate the user instead, with updateUser and isActive: false.",
+            used.join(", ")
+        );
+        return Err(Error::invalid("userId", ProblemCode::InUse, message));
+    }
+    let account = diesel::delete(users::table.filter(users::id.eq(id)))
+        .returning(users::account_id)
+        .get_result(&mut conn)
+        .await?;
+    directory::remove_account_without_users(tx, account).await
 }
 
 /// Reads the tenant and locks it until the end of the transaction.
@@ -201,31 +294,39 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
     Ok(())
 }
 
-/// Begins a session of an account's user in a tenant. Answers it with the tenant and the user.
+/// Begins a session of an account's user in a tenant. Answers it with the tenant and the user, or nothing when the user
+/// is not, or no longer, active there, or when the password has changed since the account was read.
 ///
 /// # Errors
-/// [`Error::Unauthenticated`] when the user is not, or no longer, active there.
-pub(super) async fn begin_session(db: &Database, tenant: Uuid, user: Uuid) -> Result<(Tenant, User, Uuid)> {
-    let tx = db.begin(tenant).await?;
+/// When the database fails.
+pub(super) async fn begin_session(
+    db: &Database,
+    membership: &Membership,
+    account: &Account,
+) -> Result<Option<(Tenant, User, Uuid)>> {
+    let tx = db.begin(membership.tenant_id).await?;
     let mut conn = tx.conn();
-    // Whoever changes the user at this moment holds a lock: the session has the old role and begins before the
-    // revocation, or the new role and begins after it.
+    // Whoever changes the user or the password at this moment holds a lock: the session knows the old state and begins
+    // before the revocation, or the new one and begins after it.
     let user: Option<User> = users::table
-        .filter(users::id.eq(user).and(users::is_active))
+        .filter(users::id.eq(membership.user_id).and(users::is_active))
         .select(User::as_select())
         .for_share()
         .first(&mut conn)
         .await
         .optional()?;
-    let user = user.ok_or(Error::Unauthenticated("Sign in again."))?;
+    let Some(user) = user else { return Ok(None) };
+    if !directory::still_has_password(&tx, account).await? {
+        return Ok(None);
+    }
     let tenant = tenants::table
-        .filter(tenants::id.eq(tenant))
+        .filter(tenants::id.eq(membership.tenant_id))
         .select(Tenant::as_select())
         .first(&mut conn)
         .await?;
     let session_id = new_session(&tx).await?;
     tx.commit().await?;
-    Ok((tenant, user, session_id))
+    Ok(Some((tenant, user, session_id)))
 }
 
 /// The id of a session that begins now, by the clock that revocations go by.
@@ -259,7 +360,7 @@ pub(super) async fn revoke(tx: &Transaction, user: Id<User>, session: Option<Uui
         .await?;
     let revoked = statement(
         "INSERT INTO revocations (id, user_id, session_id, revoked_at) VALUES (?, ?, ?, clock_timestamp())
-         RETURNING tenant_id, user_id, session_id, revoked_at",
+         RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
     )
     .bind::<SqlUuid, _>(Uuid::now_v7())
     .bind::<SqlUuid, _>(user)

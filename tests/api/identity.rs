@@ -152,15 +152,13 @@ async fn signing_in_needs_the_right_password_and_tells_nothing_otherwise() {
 async fn a_person_in_two_tenants_chooses_one_of_them() {
     let app = TestApp::new().await;
     let (first, second) = (signed_up(&app, "first").await, signed_up(&app, "second").await);
-    let (user, tenant) = (first.viewer().user_id, second.viewer().tenant_id);
+    let tenant = second.viewer().tenant_id;
     let email =
         first.query("{ viewer { user { email } } }", json!({})).await["viewer"]["user"]["email"].clone();
-    let join = format!(
-        "INSERT INTO users (tenant_id, id, name, email, role, created_at, updated_at)
-         VALUES ('{tenant}', '{user}', 'Guest', {}, 'VIEWER', now(), now())",
-        email.to_string().replace('"', "'")
-    );
-    app.superuser().await.batch_execute(&join).await.unwrap();
+    let input = json!({ "name": "Guest", "email": email, "role": "VIEWER", "password": "a first password" });
+    let guest = second
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
     let at = async |tenant: Option<Uuid>| {
         let tenant = tenant.map(|tenant| dealstream::db::id::write_id("tenant", tenant));
         let answer = sign_in(
@@ -175,6 +173,9 @@ async fn a_person_in_two_tenants_chooses_one_of_them() {
         first.viewer().tenant_id,
         "the first they joined"
     );
+    let user = dealstream::db::id::read_id(guest["user"]["id"].as_str().unwrap())
+        .unwrap()
+        .1;
     let guest = at(Some(tenant)).await;
     assert_eq!(
         (
@@ -183,6 +184,11 @@ async fn a_person_in_two_tenants_chooses_one_of_them() {
             guest.viewer().user_id
         ),
         (tenant, Role::Viewer, user)
+    );
+    assert_ne!(
+        user,
+        first.viewer().user_id,
+        "nothing tells that they are one person"
     );
     let data = guest
         .query("{ viewer { role user { name } tenant { name } } }", json!({}))

@@ -30,4 +30,5 @@ mod sse;
 mod subscriptions;
 mod support;
 mod tenancy;
+mod users;
 mod websocket;

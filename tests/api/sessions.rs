@@ -9,9 +9,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::support::TestApp;
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::wire::{Wire, until};
-use crate::support::{Client, TestApp};
 
 /// A revocation is felt everywhere within this time. The promise is a second; a busy machine gets a bit more.
 const SOON: Duration = Duration::from_millis(1500);
@@ -155,6 +155,36 @@ async fn signing_out_ends_this_session_everywhere_and_no_other() {
 }
 
 #[tokio::test]
+async fn open_sockets_end_with_the_rights_they_were_opened_with() {
+    let (app, elsewhere) = two_instances().await;
+    let (wire, other_wire) = (
+        Wire::serve(app.app.clone()).await,
+        Wire::serve(elsewhere.app.clone()).await,
+    );
+    let admin = signed_up(&app, "tenant").await;
+    let mut goes_on = Subscriber::of(&wire, &admin.token()).await;
+    for (field, input_type, change) in [
+        ("updateUser", "UpdateUserInput", json!({ "role": "VIEWER" })),
+        ("updateUser", "UpdateUserInput", json!({ "isActive": false })),
+        ("deleteUser", "DeleteUserInput", json!({})),
+    ] {
+        let user = app.user(&admin, dealstream::auth::Role::Sales).await;
+        let token = user.token();
+        let mut here = Subscriber::of(&wire, &token).await;
+        let mut there = Subscriber::of(&other_wire, &token).await;
+        let mut input = change.clone();
+        input["userId"] = json!(dealstream::db::id::write_id("user", user.viewer().user_id));
+        let began = Instant::now();
+        admin.mutate(field, input_type, "__typename", input).await;
+        assert_eq!(refusal(&wire, &token).await, sign_in_again(), "{change}");
+        assert_eq!(here.closed(began).await, 4403, "{change}");
+        assert_eq!(there.closed(began).await, 4403, "{change}");
+        assert_eq!(refusal(&other_wire, &token).await, sign_in_again(), "{change}");
+    }
+    goes_on.is_served().await;
+}
+
+#[tokio::test]
 async fn the_history_tells_who_signed_out() {
     let app = TestApp::new().await;
     let client = signed_up(&app, "tenant").await;
@@ -163,11 +193,9 @@ async fn the_history_tells_who_signed_out() {
     client.query(SIGN_OUT, json!({})).await;
     let viewer = client.viewer();
     let told = format!(
-        "SELECT count(*) FROM events WHERE kind = 'SIGNED_OUT' AND entity = 'user' AND tenant_id = '{}'
-            AND actor_id = '{user}' AND record_id = '{user}' AND change ->> 'sessionId' = '{}'",
-        viewer.tenant_id,
-        viewer.session_id,
-        user = viewer.user_id,
+        "SELECT count(*) FROM events WHERE kind = 'SIGNED_OUT' AND entity = 'session' AND tenant_id = '{}'
+            AND actor_id = '{}' AND record_id = '{}'",
+        viewer.tenant_id, viewer.user_id, viewer.session_id,
     );
     let row = app.superuser().await.query_one(&told, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 1);

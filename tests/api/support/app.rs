@@ -134,7 +134,8 @@ impl TestApp {
             updated_at: work.now(),
             version: 1,
         };
-        identity::insert_user(&work, &user).await.unwrap();
+        // They have no account, and cannot sign in.
+        identity::insert_user(&work, &user, Uuid::now_v7()).await.unwrap();
         let position = work.append().await.unwrap();
         work.commit(position).await.unwrap();
         self.client(tenant, id.uuid(), role)

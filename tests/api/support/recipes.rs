@@ -335,6 +335,11 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         }
         "signIn" => json!({ "email": records.email, "password": PASSWORD }),
         "updateTenant" => json!({}),
+        "changePassword" => json!({ "currentPassword": "not the one", "newPassword": PASSWORD }),
+        "createUser" => {
+            json!({ "name": "New", "email": "new@test.example", "password": PASSWORD, "role": "VIEWER" })
+        }
+        "updateUser" | "deleteUser" => json!({ "userId": id("user") }),
         "createCompany" | "createContact" | "createPipeline" | "createDeal" => {
             json!({ "name": format!("New {field}") })
         }
