@@ -19,7 +19,7 @@ use crate::auth::{Revocations, Viewer};
 use crate::config::Config;
 use crate::db::{Database, migrate};
 use crate::error::{Error, Result};
-use crate::events::Hub;
+use crate::events::{Hub, Redis};
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
 
@@ -28,6 +28,7 @@ pub struct App {
     pub config: Config,
     pub db: Database,
     pub hub: Arc<Hub>,
+    redis: Option<Redis>,
     pub schema: Schema,
     /// The guard that every document passes before it is executed.
     pub documents: Documents,
@@ -58,6 +59,7 @@ impl App {
         )?);
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
         let db = Database::new(database_url, config.database_connections, wait)?;
+        let redis = config.redis_url.as_deref().map(Redis::new).transpose()?;
         migrate::verify_isolation(&db).await?;
         let hub = Hub::new(db.clone(), config.pace);
         let limits = Limits {
@@ -70,6 +72,7 @@ impl App {
             config,
             db,
             hub,
+            redis,
             schema,
             documents,
             tokens,
@@ -78,11 +81,15 @@ impl App {
         }))
     }
 
-    /// Begins what a server does by itself: hearing of the sessions that other instances have ended. Until `shutdown`.
+    /// Begins what a server does by itself: telling other instances of changes and hearing of theirs, and of the sessions
+    /// that they have ended. Until `shutdown`.
     ///
     /// # Errors
     /// A sentence for the operator.
     pub async fn start(&self) -> Result<(), String> {
+        if let Some(redis) = &self.redis {
+            redis.connect(&self.hub, self.shutdown.clone());
+        }
         let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
         followed.await.map_err(|error| {
             tracing::error!(?error, "the revocations cannot be read");

@@ -41,6 +41,11 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=60))]
     pub database_wait_seconds: u32,
 
+    /// Redis that tells instances of each other's changes at once, as a `redis://` or `redis+unix://` URL; without it, or
+    /// while it is away, they see them within a second.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
+    pub redis_url: Option<String>,
+
     /// Secret that signs access tokens, 32 bytes or more. Generated and kept when PostgreSQL is embedded, required otherwise.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
     pub jwt_secret: Option<SecretString>,

@@ -9,13 +9,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
+use super::hints::Hint;
 use super::known::{Known, Next};
 use super::{Event, Position, Standing};
 use crate::config::Pace;
@@ -73,6 +74,8 @@ pub struct Hub {
     pace: Pace,
     feeds: Mutex<Feeds>,
     reads: Semaphore,
+    /// Takes hints for the other instances.
+    others: OnceLock<mpsc::Sender<Hint>>,
 }
 
 #[derive(Default)]
@@ -109,7 +112,23 @@ impl Hub {
             pace,
             feeds: Mutex::default(),
             reads: Semaphore::new(READS),
+            others: OnceLock::new(),
         })
+    }
+
+    /// Hands every hint of a change in this process to whoever sends it to other instances.
+    pub(super) fn tell_others_by(&self, sender: mpsc::Sender<Hint>) {
+        // Once is enough: an application has one Redis.
+        let _ = self.others.set(sender);
+    }
+
+    /// Tells all instances that a tenant's history has reached a position. Never waits.
+    pub fn tell(self: &Arc<Self>, tenant: Uuid, position: Position) {
+        self.hint(tenant, position);
+        if let Some(others) = self.others.get() {
+            // When the queue is full, the poll tells them.
+            let _ = others.try_send((tenant, position));
+        }
     }
 
     /// Tells that a tenant's history has reached a position. May be lost, late or wrong without harm.
@@ -122,13 +141,11 @@ impl Hub {
         }
     }
 
-    /// Where a tenant's history stands, at the moment of asking or later.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn standing(&self, tenant: Uuid) -> Result<Standing> {
-        let snapshot = self.db.snapshot(tenant);
-        super::standing(snapshot.conn().await?).await
+    /// Where a tenant's history stands, at the moment of asking or later; those who ask at the same time share a read.
+    /// When everything after `after` is in memory, what is known is answered, which a poll has confirmed just now.
+    /// Waits for the database as long as it takes.
+    pub async fn standing(self: &Arc<Self>, tenant: Uuid, after: Option<Position>) -> Standing {
+        self.feed(tenant).standing(self, after).await
     }
 
     /// Follows a tenant's history: first what came after `after`, then [`Signal::UpToDate`], then what comes.
@@ -347,11 +364,21 @@ impl Feed {
         Ok(())
     }
 
-    /// Where the history stands, without asking when that is known: every event after `after` is then in memory.
-    fn fresh_since(&self, after: Position) -> Option<Standing> {
-        let known = self.known.borrow();
-        let all_answered = known.answered == self.asked.load(SeqCst);
-        known.fresh_since(after).filter(|_| all_answered)
+    /// As [`Hub::standing`].
+    async fn standing(self: &Arc<Self>, hub: &Arc<Hub>, after: Option<Position>) -> Standing {
+        let fresh = after.and_then(|after| {
+            let known = self.known.borrow();
+            let all_answered = known.answered == self.asked.load(SeqCst);
+            known.fresh_since(after).filter(|_| all_answered)
+        });
+        if let Some(standing) = fresh {
+            return standing;
+        }
+        let question = self.ask(hub);
+        let mut known = self.known.subscribe();
+        let answered = known.wait_for(|known| known.answered >= question).await;
+        let answered = answered.expect("it ends with the feed, which is held here");
+        answered.standing().expect("what was read has a standing")
     }
 }
 
@@ -403,7 +430,7 @@ impl Follower {
     /// A signal, or a step towards one. Boxed is what happens rarely, so that a follower who waits is small.
     async fn step(&mut self) -> Result<Option<Signal>> {
         let Some(at) = &mut self.at else {
-            return Box::pin(self.start()).await;
+            return Ok(Box::pin(self.start()).await);
         };
         if at.position >= at.live_from && self.told.is_none() {
             return Ok(Some(self.tell()));
@@ -425,21 +452,18 @@ impl Follower {
         }
     }
 
-    async fn start(&mut self) -> Result<Option<Signal>> {
-        let standing = match self.after.and_then(|after| self.feed.fresh_since(after)) {
-            Some(standing) => standing,
-            None => self.ask().await?,
-        };
+    async fn start(&mut self) -> Option<Signal> {
+        let standing = self.feed.standing(&self.hub, self.after).await;
         let from = match self.after {
             None => standing.position,
             Some(after) if after.epoch != standing.epoch => {
-                return Ok(Some(Signal::MustRefetch(Reason::HistoryReplaced)));
+                return Some(Signal::MustRefetch(Reason::HistoryReplaced));
             }
             Some(after) if after.position > standing.position => {
-                return Ok(Some(Signal::MustRefetch(Reason::PositionUnknown)));
+                return Some(Signal::MustRefetch(Reason::PositionUnknown));
             }
             Some(after) if after.position < standing.trimmed => {
-                return Ok(Some(Signal::MustRefetch(Reason::HistoryTrimmed)));
+                return Some(Signal::MustRefetch(Reason::HistoryTrimmed));
             }
             Some(after) => after.position,
         };
@@ -449,16 +473,7 @@ impl Follower {
             live_from: standing.position,
             ahead: VecDeque::new(),
         });
-        Ok(None)
-    }
-
-    /// Where the history stands, from a read that begins hereafter and answers all who wait by then.
-    async fn ask(&self) -> Result<Standing> {
-        let question = self.feed.ask(&self.hub);
-        let mut known = self.feed.known.subscribe();
-        let answered = known.wait_for(|known| known.answered >= question).await;
-        let known = answered.map_err(Error::internal)?;
-        known.standing().ok_or(Error::Unavailable)
+        None
     }
 
     /// Waits, live, until there is more to tell than before, or until it is time to say `UpToDate` again.

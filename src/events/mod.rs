@@ -1,10 +1,11 @@
 //! The history: every change of a tenant, dense and in the order of commits.
 //!
 //! A change is recorded in the transaction that makes it ([`Work`]), readers follow it by position ([`feed`]), and
-//! clients hold a [`Position`] as a cursor. Hints about new positions are only ever hints: a reader that misses all of
-//! them finds the same events in PostgreSQL, a second later.
+//! clients hold a [`Position`] as a cursor. Hints about new positions, in the process and between instances ([`hints`]),
+//! are only ever hints: a reader that misses all of them finds the same events in PostgreSQL, a second later.
 
 pub mod feed;
+pub mod hints;
 mod known;
 pub mod position;
 pub mod work;
@@ -15,6 +16,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 pub use feed::Hub;
+pub use hints::Redis;
 pub use position::Position;
 pub use work::{Change, Work};
 

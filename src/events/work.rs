@@ -203,7 +203,7 @@ impl Work {
     pub async fn commit(self, position: Position) -> Result<()> {
         let tenant = self.tx.tenant();
         self.tx.commit().await?;
-        self.hub.hint(tenant, position);
+        self.hub.tell(tenant, position);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod http;
 mod idempotency;
 mod identity;
 mod input;
+mod instances;
 mod interactions;
 mod limits;
 mod lists;

@@ -155,6 +155,8 @@ fn bad_settings_are_refused_by_name() {
         ("LOG_FORMAT", "xml", "--log-format"),
         ("RUST_LOG", "dealstream=loud", "RUST_LOG"),
         ("JWT_SECRET", "short", "JWT_SECRET"),
+        ("REDIS_URL", "nowhere", "REDIS_URL"),
+        ("REDIS_URL", "rediss://localhost", "REDIS_URL"),
         ("DEALSTREAM_DEMOO", "true", "DEALSTREAM_DEMOO"),
         (
             "JWT_SECRETS",

@@ -15,8 +15,8 @@ use super::channel::{Channel, Member, Next, Source};
 use super::{Step, Steps, step};
 use crate::app::App;
 use crate::auth::{Role, Viewer};
+use crate::events::Position;
 use crate::events::feed::Signal;
-use crate::events::{Position, Standing};
 use crate::graphql::limits::{Likeness, Prepared};
 use crate::http::answer::{self, Cost, INTERNAL};
 use crate::http::headers::RequestId;
@@ -112,16 +112,12 @@ impl Operation {
         signals.ready_chunks(BATCH).boxed()
     }
 
-    /// Where the history stands. Waits for the database as long as it takes.
-    async fn standing(&self) -> Position {
-        loop {
-            match self.live.app.hub.standing(self.tenant()).await {
-                Ok(Standing { epoch, position, .. }) => return Position { epoch, position },
-                Err(error) => {
-                    tracing::debug!(?error, "a subscriber waits for the database");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+    /// Where the history stands, for one who comes from a position. Waits for the database as long as it takes.
+    async fn standing(&self, after: Option<Position>) -> Position {
+        let standing = self.live.app.hub.standing(self.tenant(), after).await;
+        Position {
+            epoch: standing.epoch,
+            position: standing.position,
         }
     }
 
@@ -290,7 +286,7 @@ impl Subscriber {
         let live_from = match self.live_from {
             Some(live_from) => live_from,
             None => {
-                let live_from = self.operation.standing().await;
+                let live_from = self.operation.standing(self.at).await;
                 *self.live_from.insert(live_from)
             }
         };

@@ -70,13 +70,19 @@ pub fn redis_url() -> String {
     .clone()
 }
 
-fn start_redis(folder: &Path, socket: &Path) {
+/// How a Redis is started.
+pub fn redis_server(folder: &Path, socket: &Path) -> Command {
     let mut command = Command::new("redis-server");
     command.args(["--port", "0", "--save", "", "--appendonly", "no"]);
     command.arg("--unixsocket").arg(socket).arg("--dir").arg(folder);
     command
         .stdin(Stdio::null())
         .stdout(fs::File::create(folder.join("redis.log")).unwrap());
+    command
+}
+
+fn start_redis(folder: &Path, socket: &Path) {
+    let mut command = redis_server(folder, socket);
     let (report, ended) = mpsc::channel();
     thread::spawn(move || {
         end_with_this_thread(&mut command, Signal::KILL);
@@ -103,7 +109,8 @@ fn start_redis(folder: &Path, socket: &Path) {
     }
 }
 
-fn answers(socket: &Path) -> bool {
+/// Whether a Redis listens there and answers.
+pub fn answers(socket: &Path) -> bool {
     let ask = || {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -116,7 +123,7 @@ fn answers(socket: &Path) -> bool {
 }
 
 /// Makes `parent/name-<this process>` and removes those of processes that are no more.
-fn own_folder(parent: &Path, name: &str) -> PathBuf {
+pub fn own_folder(parent: &Path, name: &str) -> PathBuf {
     for entry in fs::read_dir(parent).unwrap().flatten() {
         let path = entry.path();
         let file_name = entry.file_name();

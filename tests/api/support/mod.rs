@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod counter;
 pub mod folder;
 pub mod recipes;
+pub mod redis;
 pub mod wire;
 
 pub use app::{Client, TestApp};
