@@ -397,3 +397,43 @@ async fn deals_keep_their_probability_when_the_stage_gets_another() {
         json!([{ "field": "winProbability", "currentValue": "60" }])
     );
 }
+
+#[tokio::test]
+async fn filters_of_pipelines_find_what_they_say() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let partners = pipeline(&client, "Partners", &["One"]).await;
+    pipeline(&client, "Renewals", &["One"]).await;
+    let began = "2020-01-01T00:00:00Z";
+    let document =
+        "query($filter: PipelineFilter) { pipelines(filter: $filter) { totalCount nodes { name } } }";
+    for (filter, count) in [
+        (json!({}), 3),
+        (json!({ "id": { "eq": partners["id"] } }), 1),
+        (json!({ "name": { "in": ["Partners", "Renewals", "Other"] } }), 2),
+        (json!({ "name": { "startsWith": "ren" } }), 1),
+        (json!({ "isDefault": true }), 1),
+        (json!({ "isDefault": false }), 2),
+        (
+            json!({ "createdAt": { "gt": began }, "updatedAt": { "gt": began } }),
+            3,
+        ),
+        (json!({ "createdAt": { "lt": began } }), 0),
+        (
+            json!({ "or": [{ "id": { "eq": partners["id"] } }, { "isDefault": true }] }),
+            2,
+        ),
+        (
+            json!({ "and": [{ "isDefault": false }], "not": { "name": { "contains": "art" } } }),
+            1,
+        ),
+    ] {
+        let data = client.query(document, json!({ "filter": filter })).await;
+        assert_eq!(data["pipelines"]["totalCount"], count, "{filter}");
+        assert_eq!(
+            data["pipelines"]["nodes"].as_array().unwrap().len(),
+            count,
+            "{filter}"
+        );
+    }
+}

@@ -8,11 +8,14 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::model::{DEFAULT_STAGES, Pipeline, PipelineStage};
+use super::types::PipelineFilter;
 use crate::db::id::Id;
 use crate::db::schema::{pipeline_stages, pipelines, tenants};
+use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::Batch;
+use crate::graphql::filter::combine;
 
 /// Loads pipelines by their ids.
 pub struct PipelineById;
@@ -86,6 +89,24 @@ impl Batch for StagesByPipeline {
             .map(|(pipeline, stages)| (pipeline, Arc::new(stages)))
             .collect())
     }
+}
+
+/// The condition that a filter stands for.
+///
+/// # Errors
+/// [`Error::BadInput`] for values that no list can be filtered by.
+pub(super) fn matching(filter: PipelineFilter) -> Result<Predicate> {
+    let own = [
+        filter.id.map(|id| id.on(pipelines::id)),
+        filter.name.map(|name| name.on(pipelines::name)),
+        filter
+            .is_default
+            .map(|default| Ok(Predicate::compare(pipelines::is_default, "=", default))),
+        filter.created_at.map(|moment| moment.on(pipelines::created_at)),
+        filter.updated_at.map(|moment| moment.on(pipelines::updated_at)),
+    ];
+    let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    combine(own, filter.and, filter.or, filter.not, matching)
 }
 
 /// Reads a stage.

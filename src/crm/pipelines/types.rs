@@ -6,13 +6,13 @@ use async_graphql::{Context, InputObject, Object};
 
 use super::model::PipelineOrderField;
 use super::queries::StagesByPipeline;
-use super::{Pipeline, PipelineById, PipelineStage, StageById, StageKind};
+use super::{Pipeline, PipelineById, PipelineStage, StageById, StageKind, queries};
 use crate::auth::Permission;
 use crate::crm::deals::{Deal, DealsByStage, StageTotals};
 use crate::db::id::Id;
-use crate::db::select::Predicate;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
+use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::{CurrencyCode, DateTime, Money};
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
 use crate::identity;
@@ -166,6 +166,27 @@ impl PipelineStage {
     }
 }
 
+/// Which pipelines to list. All conditions must hold.
+#[derive(Debug, Clone, Default, InputObject)]
+pub struct PipelineFilter {
+    /// By id.
+    pub id: Option<IdFilter<Pipeline>>,
+    /// By name.
+    pub name: Option<StringFilter>,
+    /// By whether it is the one that deals are put into when none is given.
+    pub is_default: Option<bool>,
+    /// By when they were added.
+    pub created_at: Option<DateTimeFilter>,
+    /// By when they were last changed.
+    pub updated_at: Option<DateTimeFilter>,
+    /// All of these hold too.
+    pub and: Option<Vec<PipelineFilter>>,
+    /// At least one of these holds too.
+    pub or: Option<Vec<PipelineFilter>>,
+    /// This does not hold.
+    pub not: Option<Box<PipelineFilter>>,
+}
+
 /// How to sort pipelines.
 #[derive(Debug, Clone, InputObject)]
 pub struct PipelineOrder {
@@ -202,9 +223,13 @@ impl PipelineQuery {
 
     /// The tenant's pipelines, oldest first unless ordered otherwise.
     #[graphql(guard = "Can(Permission::PipelinesRead)")]
+    #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
     async fn pipelines(
         &self,
         ctx: &Context<'_>,
+        #[graphql(desc = "Which pipelines to list; all of them when left out.")] filter: Option<
+            PipelineFilter,
+        >,
         #[graphql(desc = "How to sort them.")] order_by: Option<PipelineOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
         #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
@@ -214,8 +239,9 @@ impl PipelineQuery {
         let order = order_by.map_or((PipelineOrderField::CreatedAt, OrderDirection::Asc), |by| {
             (by.field, by.direction)
         });
-        paged(ctx, PageArgs::new(first, after, last, before), order, || {
-            Ok(Predicate::default())
+        let args = PageArgs::new(first, after, last, before);
+        paged(ctx, args, order, || {
+            queries::matching(filter.clone().unwrap_or_default())
         })
         .await
     }
