@@ -148,6 +148,28 @@ impl NodeQuery {
     }
 }
 
+/// The kind of record that an input of type `ID` means, by the names that the schema gives to such inputs: `companyId`,
+/// the `id` of `company`, and what is in a `CompanyIdFilter`. `node` and `nodes` take every kind.
+pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
+    let named = match of.strip_suffix("IdFilter") {
+        Some(kind) => kind,
+        None if name == "id" => of,
+        None => name.strip_suffix("Id")?,
+    };
+    Some(match named {
+        "tenant" | "Tenant" => Tenant::PREFIX,
+        "user" | "User" | "owner" => User::PREFIX,
+        "company" | "Company" => Company::PREFIX,
+        "contact" | "Contact" => Contact::PREFIX,
+        "pipeline" | "Pipeline" => Pipeline::PREFIX,
+        "stage" | "Stage" | "pipelineStage" => PipelineStage::PREFIX,
+        "deal" | "Deal" => Deal::PREFIX,
+        "dealStageChange" => DealStageChange::PREFIX,
+        "interaction" | "Interaction" => Interaction::PREFIX,
+        _ => return None,
+    })
+}
+
 type SchemaBuilder = async_graphql::SchemaBuilder<Query, Mutation, Subscription>;
 
 fn builder() -> SchemaBuilder {
@@ -165,7 +187,7 @@ pub fn build(tokens: Arc<Tokens>, revocations: Arc<Revocations>, limits: Limits)
         .data(revocations)
         .validation_mode(ValidationMode::Fast)
         .finish();
-    let documents = Documents::new(limits, &sdl(), limits::validator(builder()));
+    let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);
     (schema, documents)
 }
 

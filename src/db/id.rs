@@ -114,26 +114,34 @@ impl fmt::Display for WrongId {
     }
 }
 
+/// Reads a written id that must be of the kind with this prefix.
+///
+/// # Errors
+/// A sentence for the client when it is of another kind, or no id at all.
+pub fn read_id_of(prefix: &'static str, text: &str) -> Result<Uuid, WrongId> {
+    match read_id(text) {
+        Some((given, uuid)) if given == prefix => Ok(uuid),
+        // Only a well-formed prefix is repeated to the client, never arbitrary input.
+        Some((given, _))
+            if given.len() <= 24 && given.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') =>
+        {
+            Err(WrongId {
+                expected: prefix,
+                given: Some(given.to_owned()),
+            })
+        }
+        _ => Err(WrongId {
+            expected: prefix,
+            given: None,
+        }),
+    }
+}
+
 impl<T: Kind> FromStr for Id<T> {
     type Err = WrongId;
 
     fn from_str(text: &str) -> Result<Self, WrongId> {
-        match read_id(text) {
-            Some((prefix, uuid)) if prefix == T::PREFIX => Ok(Self::from_uuid(uuid)),
-            // Only a well-formed prefix is repeated to the client, never arbitrary input.
-            Some((prefix, _))
-                if prefix.len() <= 24 && prefix.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') =>
-            {
-                Err(WrongId {
-                    expected: T::PREFIX,
-                    given: Some(prefix.to_owned()),
-                })
-            }
-            _ => Err(WrongId {
-                expected: T::PREFIX,
-                given: None,
-            }),
-        }
+        read_id_of(T::PREFIX, text).map(Self::from_uuid)
     }
 }
 

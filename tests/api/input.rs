@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::recipes::{KINDS, Records};
+use crate::support::recipes::{self, KINDS, Records};
 use crate::support::{Client, TestApp};
 
 /// The whole answer, which must not be a fault of ours, nor show anything of the inside.
@@ -104,6 +104,64 @@ fn input(field: &str) -> Vec<String> {
         .chain(field.split('.'))
         .map(str::to_owned)
         .collect()
+}
+
+#[tokio::test]
+async fn an_id_of_the_wrong_kind_refuses_the_whole_request_before_anything_runs() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let records = Records::unknown();
+    let mut probed = 0;
+    for place in recipes::places() {
+        // These take every kind.
+        if matches!(place.field.as_str(), "node" | "nodes") {
+            continue;
+        }
+        probed += 1;
+        let other = if place.kind == "deal" { "contact" } else { "deal" };
+        let (document, variables) = place.operation(&records, &write_id(other, Uuid::now_v7()));
+        let answer = client.answer(&document, variables).await;
+        assert!(answer.get("data").is_none(), "{place}: {answer}");
+        assert_eq!(
+            answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT",
+            "{place}"
+        );
+        let kind = place.kind;
+        let named = format!("This is the id of a {other}; the id of a {kind} (\"{kind}_…\") is needed.");
+        let message = answer["errors"][0]["message"].as_str().unwrap();
+        assert!(message.ends_with(&named), "{place}: {message}");
+    }
+    assert!(probed > 50, "the schema is walked");
+    // As a literal, in a list, as the default of a variable, and behind a fragment.
+    let id = write_id("contact", Uuid::now_v7());
+    for document in [
+        format!("{{ viewer {{ role }} deal(id: \"{id}\") {{ id }} }}"),
+        format!("{{ deals(filter: {{ id: {{ in: [\"{id}\"] }} }}) {{ totalCount }} }}"),
+        format!("query($id: ID! = \"{id}\") {{ deal(id: $id) {{ id }} }}"),
+        format!(
+            "query($id: ID = \"{id}\") {{ ...a }} fragment a on Query {{ deals(filter: {{ ownerId: {{ eq: $id }} }}) {{ totalCount }} }}"
+        ),
+        format!(
+            "mutation {{ createCompany(input: {{ name: \"Lost\" }}) {{ position }} deleteDeal(input: {{ dealId: \"{id}\" }}) {{ position }} }}"
+        ),
+        "{ deal(id: 7) { id } }".to_owned(),
+    ] {
+        let answer = client.answer(&document, json!({})).await;
+        assert!(answer.get("data").is_none(), "{document}: {answer}");
+        assert_eq!(
+            answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT",
+            "{document}"
+        );
+    }
+    let data = client.query("{ companies { totalCount } }", json!({})).await;
+    assert_eq!(data["companies"]["totalCount"], 0);
+    // One variable for two kinds is wrong whatever it holds.
+    let document = "query($id: ID!) { deal(id: $id) { id } contact(id: $id) { id } node(id: $id) { id } }";
+    refused(&client, document, json!({ "id": id })).await;
+    // Nothing is said of what is not there.
+    let document = "query($id: ID) { deals(filter: { ownerId: { eq: $id } }) { totalCount } }";
+    client.query(document, json!({ "id": null })).await;
+    client.query(document, json!({})).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,10 @@ use async_graphql_value::Value;
 use super::coerce::Declared;
 use super::cost::{self, Cost};
 use super::shape::{InputType, Scalar, Shape};
-use super::{INTROSPECTION_DISABLED, Limits, Refusal, TOO_COMPLEX, VALIDATION_FAILED, too_complex};
+use super::{
+    BAD_USER_INPUT, INTROSPECTION_DISABLED, Limits, Refusal, TOO_COMPLEX, VALIDATION_FAILED, too_complex,
+};
+use crate::db::id::read_id_of;
 
 /// Bytes that a node of a parsed document takes, estimated for the cache.
 const NODE_BYTES: u64 = 300;
@@ -154,6 +157,7 @@ pub(super) fn operations(
             uses.check(operation)?;
             let mut nodes = uses.nodes;
             let mut used: Vec<&Name> = uses.variables.iter().map(|used| used.name).collect();
+            let mut ids = uses.ids.clone();
             while let Some(name) = waiting.pop() {
                 if reached.insert(name)
                     && let Some(uses) = fragments.get(name)
@@ -161,6 +165,7 @@ pub(super) fn operations(
                     uses.check(operation)?;
                     nodes += uses.nodes;
                     used.extend(uses.variables.iter().map(|used| used.name));
+                    ids.extend(&uses.ids);
                     waiting.extend(&uses.spreads);
                 }
             }
@@ -180,6 +185,11 @@ pub(super) fn operations(
                     .collect(),
             };
             let variables = definition.variable_definitions.iter().map(|variable| Declared {
+                ids: ids
+                    .iter()
+                    .filter(|(name, _)| **name == variable.node.name.node)
+                    .map(|(_, kind)| *kind)
+                    .collect(),
                 name: variable.node.name.node.clone(),
                 ty: variable.node.var_type.node.clone(),
                 default: variable
@@ -328,6 +338,8 @@ struct Uses<'a> {
     limits: &'a Limits,
     variables: Vec<Use<'a>>,
     spreads: Vec<&'a Name>,
+    /// Variables that stand for ids, with the prefix that is meant.
+    ids: Vec<(&'a Name, &'static str)>,
     nodes: u64,
 }
 
@@ -355,6 +367,7 @@ impl<'a> Uses<'a> {
             limits,
             variables: Vec::new(),
             spreads: Vec::new(),
+            ids: Vec::new(),
             nodes: 0,
         }
     }
@@ -374,6 +387,7 @@ impl<'a> Uses<'a> {
                         if let Some(argument) = argument {
                             let place = Place::Typed(&argument.ty, argument.default.is_some());
                             self.value(&value.node, place, value.pos, 0)?;
+                            self.id(&value.node, argument.id, value.pos)?;
                         }
                     }
                     let of = definition.map_or("", |field| &field.of);
@@ -480,12 +494,32 @@ impl<'a> Uses<'a> {
                         Place::Typed(&field.ty, field.default.is_some())
                     };
                     self.value(value, place, at, depth + 1)?;
+                    self.id(value, field.id, at)?;
                 }
                 true
             }
             _ => false,
         };
         if fits { Ok(()) } else { Err(wrong()) }
+    }
+
+    /// Checks the id in a literal, and notes the variables that stand for one.
+    fn id(&mut self, value: &'a Value, kind: Option<&'static str>, at: Pos) -> Result<(), Refusal> {
+        let Some(kind) = kind else { return Ok(()) };
+        let text = match value {
+            Value::Null => return Ok(()),
+            Value::Variable(name) => {
+                self.ids.push((name, kind));
+                return Ok(());
+            }
+            Value::List(items) => return items.iter().try_for_each(|item| self.id(item, Some(kind), at)),
+            Value::String(text) => text.as_str(),
+            _ => "",
+        };
+        match read_id_of(kind, text) {
+            Ok(_) => Ok(()),
+            Err(wrong) => Err(Refusal::new(BAD_USER_INPUT, wrong.to_string(), Some(at))),
+        }
     }
 
     /// The value of a scalar of ours: anything, variables of any type included; only lists are bounded.

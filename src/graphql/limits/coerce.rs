@@ -7,12 +7,15 @@ use async_graphql::{Name, Pos, Value, Variables};
 
 use super::shape::{InputType, Scalar, Shape};
 use super::{BAD_USER_INPUT, Limits, Refusal, error};
+use crate::db::id::read_id_of;
 
 /// A declared variable of an operation.
 pub(super) struct Declared {
     pub(super) name: Name,
     pub(super) ty: Type,
     pub(super) default: Option<Value>,
+    /// The prefixes of the ids that the places take where it is used.
+    pub(super) ids: Vec<&'static str>,
     pub(super) at: Pos,
 }
 
@@ -30,11 +33,17 @@ pub(super) fn variables(
         match given.remove(name.as_str()).or_else(|| declared.default.clone()) {
             Some(mut value) => {
                 let mut path = Path::default();
-                match check(shape, limits, &mut value, &declared.ty, 0, &mut path) {
+                let checked = check(shape, limits, &mut value, &declared.ty, 0, &mut path);
+                let checked =
+                    checked.and_then(|()| declared.ids.iter().try_for_each(|kind| id_of(kind, &value)));
+                match checked {
                     Ok(()) => drop(seen.insert(name.clone(), value)),
                     Err(reason) => errors.push(error(
                         BAD_USER_INPUT,
-                        format!("Variable \"${name}\" has an invalid value{path}: {reason}."),
+                        format!(
+                            "Variable \"${name}\" has an invalid value{path}: {}.",
+                            reason.trim_end_matches('.')
+                        ),
                         Some(declared.at),
                     )),
                 }
@@ -132,7 +141,8 @@ fn check(
             }
             for (key, value) in object.iter_mut() {
                 let result = match fields.get(key.as_str()) {
-                    Some(field) => check(shape, limits, value, &field.ty, depth + 1, path),
+                    Some(field) => check(shape, limits, value, &field.ty, depth + 1, path)
+                        .and_then(|()| field.id.map_or(Ok(()), |kind| id_of(kind, value))),
                     None => Err(format!("{name} has no such field")),
                 };
                 path.fail(|| key.to_string(), result)?;
@@ -146,6 +156,16 @@ fn check(
             }
         }
         _ => Err(expected(ty)),
+    }
+}
+
+/// Checks ids of one kind: one of them or a list.
+fn id_of(kind: &'static str, value: &Value) -> Result<(), String> {
+    match value {
+        Value::Null => Ok(()),
+        Value::List(items) => items.iter().try_for_each(|item| id_of(kind, item)),
+        Value::String(text) => read_id_of(kind, text).map_or_else(|wrong| Err(wrong.to_string()), |_| Ok(())),
+        _ => id_of(kind, &Value::String(String::new())),
     }
 }
 

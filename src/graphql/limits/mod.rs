@@ -30,6 +30,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use check::Operation;
+pub use shape::IdKinds;
 use shape::Shape;
 
 /// The document is not GraphQL.
@@ -269,6 +270,13 @@ impl Documents {
             validator,
             cache,
         }
+    }
+
+    /// Refuses ids of the wrong kind along with everything else that an input cannot be. Left to the executor, such an
+    /// id would fail its field when others have run, and make all of `data` null.
+    pub fn with_id_kinds(mut self, kinds: IdKinds) -> Self {
+        self.shape.name_ids(kinds);
+        self
     }
 
     /// The limits in force.

@@ -10,6 +10,10 @@ use async_graphql::{Positioned, Value};
 
 type Named<T> = HashMap<Box<str>, T>;
 
+/// The prefix of the ids that an input takes, if they are of one kind of record: asked with the name of the field whose
+/// argument it is, or of the input type that it is in, and its own name.
+pub type IdKinds = fn(of: &str, name: &str) -> Option<&'static str>;
+
 /// The types of a schema by name. Introspection types are not among them.
 pub(super) struct Shape {
     types: Named<Definition>,
@@ -84,6 +88,8 @@ pub(super) enum Kind {
 pub(super) struct Input {
     pub(super) ty: Type,
     pub(super) default: Option<Value>,
+    /// For ids: the prefix of the kind of record that is meant.
+    pub(super) id: Option<&'static str>,
 }
 
 impl Input {
@@ -142,6 +148,26 @@ impl Shape {
         }
         shape.classify();
         shape
+    }
+
+    /// Lets every input of type `ID` know the kind of record that it means.
+    pub(super) fn name_ids(&mut self, kind: IdKinds) {
+        let name_all = |of: &str, inputs: &mut Named<Input>| {
+            for (name, input) in inputs.iter_mut().filter(|(_, input)| is_id(&input.ty.base)) {
+                input.id = kind(of, name);
+            }
+        };
+        for (name, definition) in &mut self.types {
+            match definition {
+                Definition::Fields { fields, .. } => {
+                    for (name, field) in fields {
+                        name_all(name, &mut field.arguments);
+                    }
+                }
+                Definition::Input { fields, .. } => name_all(name, fields),
+                _ => {}
+            }
+        }
     }
 
     /// Tells leaves and connections from objects, once all types are known.
@@ -216,6 +242,13 @@ impl Scalar {
     }
 }
 
+fn is_id(base: &BaseType) -> bool {
+    match base {
+        BaseType::Named(name) => name == "ID",
+        BaseType::List(inner) => is_id(&inner.base),
+    }
+}
+
 fn scalar(name: &str) -> Option<Scalar> {
     Some(match name {
         "Int" => Scalar::Int,
@@ -263,6 +296,7 @@ fn inputs(definitions: Vec<Positioned<InputValueDefinition>>) -> Named<Input> {
                 Input {
                     ty: input.node.ty.node,
                     default,
+                    id: None,
                 },
             )
         })
