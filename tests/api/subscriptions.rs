@@ -13,7 +13,7 @@ use dealstream::crm::pipelines::{Pipeline, PipelineStage};
 use dealstream::db::id::{Kind, write_id};
 use dealstream::events::{Event, Position};
 use dealstream::graphql::change::{Change, ChangeKind, Followed, is_visible};
-use dealstream::identity::Tenant;
+use dealstream::identity::{Tenant, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
@@ -802,6 +802,8 @@ fn every_field_that_can_be_set_is_told_of() {
     }
     for (title, told, beside) in [
         ("Tenant", told::<Tenant>(), &[][..]),
+        // A password is nobody's to be told of.
+        ("User", told::<User>(), &["password"]),
         ("Company", told::<Company>(), &[]),
         ("Contact", told::<Contact>(), &[]),
         // A pipeline's stages have changes of their own; of theirs, `stageId` is the id.
