@@ -24,6 +24,7 @@ mod live;
 mod outage;
 mod pipelines;
 mod process;
+mod resume;
 mod schema;
 mod sessions;
 mod settings;

@@ -1,83 +1,26 @@
 //! The program as it is started by people: what it prints, how it ends, how it comes back.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read},
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-};
+use std::fs;
+use std::io::Read;
+use std::process::{Command, Output};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::{cluster::create_database, folder::Folder};
+use crate::support::cluster::create_database;
+use crate::support::folder::Folder;
+use crate::support::program::{Program, dealstream};
 
-/// The program with nothing from our environment, in a folder above which there is no `.env`.
-fn dealstream(data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dealstream"));
-    command.env_clear().current_dir("/").stdin(Stdio::null());
-    for name in ["PATH", "PG_BINDIR"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    command
-        .env("DEALSTREAM_DATA_DIR", data)
-        .env("LISTEN_ADDR", "127.0.0.1:0");
-    command
-}
-
-/// A running server; ended without ceremony when a test fails.
-struct Server {
-    child: Child,
-    address: String,
-    banner: String,
-}
-
-impl Server {
-    /// Starts the server and waits for its banner, which it prints when it answers.
-    fn start(data: &Path) -> Self {
-        let child = dealstream(data).stdout(Stdio::piped()).spawn().unwrap();
-        let mut server = Self {
-            child,
-            address: String::new(),
-            banner: String::new(),
-        };
-        let mut lines = BufReader::new(server.child.stdout.take().unwrap()).lines();
-        while !server.banner.contains("Ctrl-C") {
-            let line = lines.next().expect("the banner is printed whole").unwrap();
-            if let Some((_, address)) = line.split_once("GraphQL    http://") {
-                server.address = address.trim_end_matches("/graphql").to_owned();
-            }
-            server.banner += &line;
-            server.banner.push('\n');
-        }
-        server
-    }
-
-    fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.child.wait().unwrap()
-    }
-
-    /// The status line of `GET /health/ready`.
-    fn ready(&self) -> String {
-        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
-        let request = format!(
-            "GET /health/ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        );
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.lines().next().unwrap_or_default().to_owned()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The status line of `GET /health/ready`.
+fn ready(server: &Program) -> String {
+    let mut stream = std::net::TcpStream::connect(&server.address).unwrap();
+    let request = format!(
+        "GET /health/ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        server.address
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
 }
 
 fn refusal(command: &mut Command) -> String {
@@ -92,7 +35,7 @@ fn a_killed_server_comes_back_on_the_same_data_and_both_signals_end_it_cleanly()
     let data = folder.path().join("data");
     let noted = data.join("postgres/postmaster.pid");
 
-    let mut server = Server::start(&data);
+    let mut server = Program::start(dealstream(&data));
     for wanted in [
         "/graphiql",
         "/graphql",
@@ -106,7 +49,7 @@ fn a_killed_server_comes_back_on_the_same_data_and_both_signals_end_it_cleanly()
             server.banner
         );
     }
-    assert_eq!(server.ready(), "HTTP/1.1 200 OK");
+    assert_eq!(ready(&server), "HTTP/1.1 200 OK");
     let secret = fs::read(data.join("jwt-secret")).unwrap();
     let made = fs::metadata(data.join("postgres/PG_VERSION"))
         .unwrap()
@@ -114,13 +57,13 @@ fn a_killed_server_comes_back_on_the_same_data_and_both_signals_end_it_cleanly()
         .unwrap();
     assert!(!server.end(Signal::KILL).success());
 
-    let mut server = Server::start(&data);
-    assert_eq!(server.ready(), "HTTP/1.1 200 OK");
+    let mut server = Program::start(dealstream(&data));
+    assert_eq!(ready(&server), "HTTP/1.1 200 OK");
     assert!(server.end(Signal::TERM).success());
     assert!(!noted.exists(), "PostgreSQL has stopped");
 
-    let mut server = Server::start(&data);
-    assert_eq!(server.ready(), "HTTP/1.1 200 OK");
+    let mut server = Program::start(dealstream(&data));
+    assert_eq!(ready(&server), "HTTP/1.1 200 OK");
     assert_eq!(
         fs::read(data.join("jwt-secret")).unwrap(),
         secret,
