@@ -19,7 +19,8 @@ use crate::auth::{Revocations, Viewer};
 use crate::config::Config;
 use crate::db::{Database, migrate};
 use crate::error::{Error, Result};
-use crate::events::{Hub, Redis};
+use crate::events::retention::Rounds;
+use crate::events::{Hub, Redis, Retention};
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
 
@@ -82,7 +83,7 @@ impl App {
     }
 
     /// Begins what a server does by itself: telling other instances of changes and hearing of theirs, and of the sessions
-    /// that they have ended. Until `shutdown`.
+    /// that they have ended; forgetting old history. Until `shutdown`.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -90,6 +91,12 @@ impl App {
         if let Some(redis) = &self.redis {
             redis.connect(&self.hub, self.shutdown.clone());
         }
+        let retention = Retention {
+            age: TimeDelta::days(i64::from(self.config.history_days)),
+            events: i64::from(self.config.history_events),
+        };
+        let (every, shutdown) = (self.config.pace.tidy, self.shutdown.clone());
+        tokio::spawn(Rounds::default().go(self.db.clone(), retention, every, shutdown));
         let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
         followed.await.map_err(|error| {
             tracing::error!(?error, "the revocations cannot be read");

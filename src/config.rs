@@ -46,6 +46,16 @@ pub struct Config {
     #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
     pub redis_url: Option<String>,
 
+    /// Days that a tenant's history of changes is kept, for subscriptions to resume from.
+    #[arg(long, env = "DEALSTREAM_HISTORY_DAYS", default_value_t = 30, global = true,
+          value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub history_days: u32,
+
+    /// Changes that a tenant's history keeps at most.
+    #[arg(long, env = "DEALSTREAM_HISTORY_EVENTS", default_value_t = 1_000_000, global = true,
+          value_parser = clap::value_parser!(u32).range(1000..))]
+    pub history_events: u32,
+
     /// Secret that signs access tokens, 32 bytes or more. Generated and kept when PostgreSQL is embedded, required otherwise.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
     pub jwt_secret: Option<SecretString>,
@@ -106,6 +116,8 @@ pub struct Pace {
     pub retell: Duration,
     /// How long the newest events stay in memory when nobody follows them any more: most come back soon.
     pub linger: Duration,
+    /// How often what is too old is looked for.
+    pub tidy: Duration,
 }
 
 impl Default for Pace {
@@ -114,6 +126,7 @@ impl Default for Pace {
             poll: Duration::from_secs(1),
             retell: Duration::from_secs(30),
             linger: Duration::from_secs(30),
+            tidy: Duration::from_secs(300),
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dealstream::app::{self, App};
 use dealstream::config::Config;
 use dealstream::db::embedded::Embedded;
-use dealstream::db::migrate;
+use dealstream::db::id::read_id;
+use dealstream::db::{Database, migrate};
 use dealstream::http::{Http, Settings};
-use dealstream::{api, demo, http, telemetry};
+use dealstream::{api, demo, events, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,6 +39,12 @@ enum Command {
     Migrate,
     /// Print the GraphQL schema
     Schema,
+    /// Tell all clients to read their data anew: after restoring a backup, or after a failover that lost changes
+    NewEpoch {
+        /// Only the clients of this tenant, by its id
+        #[arg(long, value_name = "ID")]
+        tenant: Option<String>,
+    },
     /// Fill the database with lifelike tenants, to try things or to measure them
     Demo(demo::Size),
 }
@@ -97,6 +105,7 @@ fn run() -> Result<(), String> {
         }
         match command {
             Command::Migrate => Ok(()),
+            Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Demo(size) => {
                 // Nobody signs in meanwhile, so no secret need be given for it.
                 let unused = || format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()).into();
@@ -112,6 +121,27 @@ fn run() -> Result<(), String> {
         embedded.stop();
     }
     done
+}
+
+/// Gives the histories new epochs, so that no client goes on from what may have been lost.
+async fn new_epoch(url: &str, tenant: Option<&str>) -> Result<(), String> {
+    let tenant = tenant
+        .map(|id| match read_id(id) {
+            Some(("tenant", tenant)) => Ok(tenant),
+            _ => Err(format!(
+                "{id} is not the id of a tenant, which begins with `tenant_`"
+            )),
+        })
+        .transpose()?;
+    let db = Database::new(url, 2, Duration::from_secs(10))?;
+    migrate::verify_isolation(&db).await?;
+    let renewed = events::renew_epochs(&db, tenant).await;
+    let renewed = renewed.map_err(|error| {
+        tracing::error!(?error, "new epochs could not be given");
+        error.message()
+    })?;
+    println!("New epochs: {renewed}. Clients of these tenants read their data anew.");
+    Ok(())
 }
 
 /// Serves until SIGINT or SIGTERM.

@@ -271,6 +271,28 @@ pub async fn changed_histories(db: &Database, seen: &[Seen]) -> Result<Vec<Uuid>
     found.await
 }
 
+/// How much a tenant's history keeps.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct Kept {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant_id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    pub events: i64,
+}
+
+/// The histories of all tenants, in the order of the tenants' ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn histories(db: &Database) -> Result<Vec<Kept>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let all = "SELECT tenant_id, position - trimmed AS events FROM histories ORDER BY tenant_id";
+        Ok(statement(all).load(&mut &*conn).await?)
+    });
+    found.await
+}
+
 /// Runs `work` in a read-only transaction of the directory's role.
 async fn conn_transaction<T>(
     connection: &mut Connection,

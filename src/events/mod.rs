@@ -8,20 +8,26 @@ pub mod feed;
 pub mod hints;
 mod known;
 pub mod position;
+pub mod retention;
 pub mod work;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use rand::RngExt;
 use uuid::Uuid;
 
 pub use feed::Hub;
 pub use hints::Redis;
 pub use position::Position;
+pub use retention::Retention;
 pub use work::{Change, Work};
 
 use crate::db::schema::{events, histories};
-use crate::error::Result;
+use crate::db::statement::statement;
+use crate::db::{Database, directory};
+use crate::error::{Error, Result};
 
 /// A change as the history has it.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -50,6 +56,43 @@ pub struct Standing {
     pub position: i64,
     /// Events up to this position are no longer kept.
     pub trimmed: i64,
+}
+
+/// Draws the epoch of a history that begins, or of one that does not go on where it was left.
+pub fn draw_epoch() -> i64 {
+    rand::rng().random_range(1..i64::MAX)
+}
+
+/// Gives the history of a tenant, or of each, a new epoch: positions of before mean nothing any more, and who comes with
+/// one is told to read the data anew. For histories that may have lost events which clients have seen. Answers how many
+/// there were.
+///
+/// # Errors
+/// When the database fails; [`Error::NotFound`] when there is no such tenant.
+pub async fn renew_epochs(db: &Database, tenant: Option<Uuid>) -> Result<usize> {
+    let tenants = match tenant {
+        Some(tenant) => vec![tenant],
+        None => {
+            let all = directory::histories(db).await?;
+            all.into_iter().map(|history| history.tenant_id).collect()
+        }
+    };
+    for tenant in &tenants {
+        renew_epoch(db, *tenant).await?;
+    }
+    Ok(tenants.len())
+}
+
+async fn renew_epoch(db: &Database, tenant: Uuid) -> Result<()> {
+    let tx = db.begin(tenant).await?;
+    let renewed = statement("UPDATE histories SET epoch = ?")
+        .bind::<BigInt, _>(draw_epoch())
+        .execute(&mut tx.conn())
+        .await?;
+    if renewed == 0 {
+        return Err(Error::NotFound("tenant"));
+    }
+    tx.commit().await
 }
 
 /// Reads where the tenant's history stands.

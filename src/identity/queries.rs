@@ -8,7 +8,6 @@ use diesel::define_sql_function;
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use rand::RngExt as _;
 use uuid::Uuid;
 
 use super::model::{Tenant, User};
@@ -22,7 +21,7 @@ use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::{Hub, Work};
+use crate::events::{self, Hub, Work};
 use crate::graphql::Batch;
 use crate::graphql::filter::combine;
 use crate::graphql::scalar::CurrencyCode;
@@ -149,7 +148,7 @@ pub async fn insert_tenant(
         .execute(&mut conn)
         .await?;
     // Drawn at random, so that a position of one tenant is never one of another.
-    let epoch = rand::rng().random_range(1..i64::MAX);
+    let epoch = events::draw_epoch();
     diesel::insert_into(histories::table)
         .values(histories::epoch.eq(epoch))
         .execute(&mut conn)

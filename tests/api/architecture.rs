@@ -172,7 +172,12 @@ fn only_mod_of_an_entity_is_used_by_its_siblings() {
 }
 
 /// Files with SQL besides `db` and the `queries.rs` of entities.
-const WITH_SQL: &[&str] = &["events/mod.rs", "events/work.rs", "graphql/mutation.rs"];
+const WITH_SQL: &[&str] = &[
+    "events/mod.rs",
+    "events/retention.rs",
+    "events/work.rs",
+    "graphql/mutation.rs",
+];
 
 #[test]
 fn sql_is_where_it_belongs() {

@@ -25,6 +25,7 @@ mod outage;
 mod pipelines;
 mod process;
 mod resume;
+mod retention;
 mod schema;
 mod sessions;
 mod settings;
