@@ -43,6 +43,7 @@ pub struct UpdateTenantInput {
     /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -59,8 +60,8 @@ pub struct CreateUserInput {
     password: String,
     /// What they may do.
     role: Role,
-    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once. The
-    /// password is not compared.
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once. It
+    /// is remembered for seven days. The password is not compared.
     idempotency_key: Option<String>,
 }
 
@@ -78,6 +79,7 @@ pub struct UpdateUserInput {
     /// The version that you know. When the user has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -89,6 +91,7 @@ pub struct DeleteUserInput {
     /// The version that you know. When the user has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -101,8 +104,8 @@ pub struct ChangePasswordInput {
     /// The password that you want: 10 characters at least, 1,024 bytes at most.
     #[graphql(secret)]
     new_password: String,
-    /// A text of your choice that makes a retry safe: the same key is answered the same, and done once. The passwords are
-    /// not compared.
+    /// A text of your choice that makes a retry safe: the same key is answered the same, and done once. It is remembered
+    /// for seven days. The passwords are not compared.
     idempotency_key: Option<String>,
 }
 

@@ -31,6 +31,7 @@ pub struct CreateCompanyInput {
     /// The user who looks after the company.
     owner_id: Option<Id<User>>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -56,6 +57,7 @@ pub struct UpdateCompanyInput {
     /// The version that you know. When the company has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -67,6 +69,7 @@ pub struct DeleteCompanyInput {
     /// The version that you know. When the company has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 

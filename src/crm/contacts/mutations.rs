@@ -42,6 +42,7 @@ pub struct CreateContactInput {
     /// The user who looks after the contact.
     owner_id: Option<Id<User>>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -75,6 +76,7 @@ pub struct UpdateContactInput {
     /// The version that you know. When the contact has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -86,6 +88,7 @@ pub struct DeleteContactInput {
     /// The version that you know. When the contact has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 

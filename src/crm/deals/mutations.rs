@@ -45,6 +45,7 @@ pub struct CreateDealInput {
     /// Why the deal was lost. Needed when it begins in a stage of kind LOST, and only then.
     lost_reason: Option<String>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -74,6 +75,7 @@ pub struct UpdateDealInput {
     /// The version that you know. When the deal has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -89,6 +91,7 @@ pub struct MoveDealInput {
     /// The version that you know. When the deal has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -100,6 +103,7 @@ pub struct DeleteDealInput {
     /// The version that you know. When the deal has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 

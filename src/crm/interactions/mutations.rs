@@ -46,6 +46,7 @@ pub struct CreateInteractionInput {
     /// The deal that it is about.
     deal_id: Option<Id<Deal>>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -84,6 +85,7 @@ pub struct UpdateInteractionInput {
     /// differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -102,6 +104,7 @@ pub struct CompleteInteractionInput {
     /// differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -113,6 +116,7 @@ pub struct DeleteInteractionInput {
     /// The version that you know. When the interaction has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 

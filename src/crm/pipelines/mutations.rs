@@ -40,6 +40,7 @@ pub struct CreatePipelineInput {
     #[graphql(default)]
     is_default: bool,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -55,6 +56,7 @@ pub struct UpdatePipelineInput {
     /// The version that you know. When the pipeline has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -66,6 +68,7 @@ pub struct DeletePipelineInput {
     /// The version that you know. When the pipeline has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -84,6 +87,7 @@ pub struct CreatePipelineStageInput {
     /// Days after which a deal that has not left this stage counts as rotting.
     rotting_after_days: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -103,6 +107,7 @@ pub struct UpdatePipelineStageInput {
     /// The version that you know. When the stage has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
@@ -114,6 +119,7 @@ pub struct DeletePipelineStageInput {
     /// The version that you know. When the stage has changed since, nothing is done.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
     idempotency_key: Option<String>,
 }
 
