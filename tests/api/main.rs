@@ -8,6 +8,7 @@ mod companies;
 mod contacts;
 mod deals;
 mod demo;
+mod dependencies;
 mod embedded;
 mod following;
 mod graphiql;
