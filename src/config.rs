@@ -90,6 +90,16 @@ pub struct Config {
     )]
     pub allowed_origins: Vec<String>,
 
+    /// Subscriptions that one user may have open on this instance.
+    #[arg(long, env = "DEALSTREAM_STREAMS_PER_USER", default_value_t = 10_000, global = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub streams_per_user: u32,
+
+    /// Subscriptions that one tenant may have open on this instance.
+    #[arg(long, env = "DEALSTREAM_STREAMS_PER_TENANT", default_value_t = 50_000, global = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub streams_per_tenant: u32,
+
     /// Whether an empty embedded database is filled with the two demo tenants.
     #[arg(long, env = "DEALSTREAM_DEMO", default_value_t = true, action = clap::ArgAction::Set, global = true)]
     pub demo: bool,

@@ -121,6 +121,8 @@ impl Settings {
         Self {
             allowed_origins: config.allowed_origins.clone(),
             graphiql: config.graphiql,
+            streams_per_user: config.streams_per_user as usize,
+            streams_per_tenant: config.streams_per_tenant as usize,
             demo,
             ..Self::default()
         }

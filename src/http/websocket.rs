@@ -42,8 +42,11 @@ use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
 
 const PROTOCOL: &str = "graphql-transport-ws";
 
-/// Idle sockets are many, so their buffers are small; larger messages make them grow.
-const BUFFER: usize = 4096;
+/// Bytes that are read at a time. Idle sockets are many, and each keeps a buffer of this size.
+const READ: usize = 1024;
+
+/// Bytes that are collected before they are written.
+const WRITE: usize = 4096;
 
 /// Messages that are written together, before the client is listened to again.
 const BATCH: usize = 32;
@@ -94,8 +97,8 @@ pub async fn upgrade<B: Backend>(http: Arc<Http<B>>, parts: &mut Parts) -> Respo
     };
     let upgrade = upgrade
         .protocols([PROTOCOL])
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(READ)
+        .write_buffer_size(WRITE)
         .max_message_size(http.settings.message_bytes)
         .max_frame_size(http.settings.message_bytes);
     let speaks_it = upgrade.selected_protocol().is_some();

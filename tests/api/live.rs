@@ -93,9 +93,12 @@ async fn who_asks_the_same_with_the_same_rights_shares_a_channel() {
 async fn whoever_reads_slowly_is_overtaken_and_misses_nothing() {
     let app = TestApp::new().await;
     let client = app.tenant().await;
-    let deal = client.deal(json!({ "name": "D" })).await;
-    let mut fast = client.subscribe(FOLLOW, json!({}));
-    let mut slow = client.subscribe(FOLLOW, json!({}));
+    let deal = client
+        .deal(json!({ "name": "D", "description": "d".repeat(9_000) }))
+        .await;
+    let follow = FOLLOW.replace("deal {", "deal { description");
+    let mut fast = client.subscribe(&follow, json!({}));
+    let mut slow = client.subscribe(&follow, json!({}));
     for frames in [&mut fast, &mut slow] {
         assert_eq!(next(frames).await["__typename"], "UpToDate");
     }
@@ -106,12 +109,12 @@ async fn whoever_reads_slowly_is_overtaken_and_misses_nothing() {
     }
     let fast = tokio::spawn(async move {
         let mut told = Vec::new();
-        while told.len() < 399 {
+        while told.len() < 199 {
             told.push(next(&mut fast).await["position"].take());
         }
         (fast, told)
     });
-    moved.extend(bounce(&client, &deal, 1..400).await);
+    moved.extend(bounce(&client, &deal, 1..200).await);
     let (mut fast, told) = fast.await.unwrap();
     assert_eq!(told, moved[1..]);
     for position in &moved[1..] {
@@ -122,7 +125,7 @@ async fn whoever_reads_slowly_is_overtaken_and_misses_nothing() {
         "UpToDate",
         "it has caught up again"
     );
-    let more = bounce(&client, &deal, 400..402).await;
+    let more = bounce(&client, &deal, 200..202).await;
     for frames in [&mut fast, &mut slow] {
         for position in &more {
             assert_eq!(next(frames).await["position"], *position);

@@ -11,7 +11,7 @@ use super::Steps;
 use crate::events::Position;
 
 /// Frames that a channel keeps at most, for subscribers that read slowly or resume.
-const FRAMES: usize = 256;
+const FRAMES: usize = 2_000;
 /// Bytes of frames that a channel keeps at most, but for the newest frame.
 const BYTES: usize = 1024 * 1024;
 
