@@ -355,7 +355,7 @@ impl<B: Backend> Connection<B> {
                     break;
                 }
                 left -= 1;
-                match member.next() {
+                match member.take() {
                     Next::Frame(payload) => {
                         let text = frame(id, "next", &payload);
                         socket.feed(Message::Text(text.into())).await?;

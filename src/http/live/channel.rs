@@ -200,7 +200,7 @@ impl Member {
     }
 
     /// Takes what follows.
-    pub fn next(&mut self) -> Next {
+    pub fn take(&mut self) -> Next {
         let state = self.channel.state();
         if self.at < state.from {
             return Next::Behind;

@@ -97,7 +97,7 @@ pub fn frames(steps: Steps) -> impl Stream<Item = Result<Bytes, Vec<ServerError>
     futures::stream::unfold(listener, |mut listener| async move {
         loop {
             if let Some(member) = &mut listener.member {
-                match member.next() {
+                match member.take() {
                     Next::Frame(frame) => return Some((Ok(frame), listener)),
                     Next::Nothing => listener.wake.notified().await,
                     Next::Behind => {

@@ -346,7 +346,7 @@ impl Subscriber {
     async fn go_live(&mut self, mut member: Member, live_from: Position) {
         member.channel().clone().reach(live_from.position).await;
         while !self.up_to_date {
-            match member.next() {
+            match member.take() {
                 Next::Frame(frame) => {
                     self.begun = true;
                     self.ahead.push_back(Step::Frame(frame));
