@@ -2,6 +2,7 @@
 
 use async_graphql::Variables;
 use dealstream::config::Config;
+use dealstream::db::id::write_id;
 use serde_json::json;
 
 use crate::support::TestApp;
@@ -37,15 +38,21 @@ const PAGES: [(&str, u64); 5] = [
 #[tokio::test]
 async fn pages_as_clients_ask_for_them_pass_and_cost_what_they_show() {
     let test = TestApp::new().await;
-    let variables = || Variables::from_json(json!({"id": "any"}));
+    let id = |kind| write_id(kind, uuid::Uuid::now_v7());
     for (query, cost) in PAGES {
-        let prepared = test.app.documents.prepare(query, None, variables());
+        let kind = if query.contains("pipeline(") {
+            "pipeline"
+        } else {
+            "contact"
+        };
+        let variables = Variables::from_json(json!({"id": id(kind)}));
+        let prepared = test.app.documents.prepare(query, None, variables);
         let prepared = prepared.unwrap_or_else(|refusal| panic!("{refusal}: {query}"));
         assert_eq!(prepared.cost(), cost, "{query}");
     }
     let move_deal = "mutation ($input: MoveDealInput!) { moveDeal(input: $input) {
         deal { id status } position userErrors { message } } }";
-    let input = json!({"input": {"dealId": "a", "stageId": "b"}});
+    let input = json!({"input": {"dealId": id("deal"), "stageId": id("stage")}});
     let prepared = test
         .app
         .documents
