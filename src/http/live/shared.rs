@@ -290,6 +290,7 @@ impl Subscriber {
                 *self.live_from.insert(live_from)
             }
         };
+        let begins_now = self.at.is_none();
         let at = *self.at.get_or_insert(live_from);
         // Who comes from a position that this history does not have is told so by the history itself.
         let known =
@@ -298,7 +299,7 @@ impl Subscriber {
             .then(|| self.operation.join(at, at.position >= live_from.position))
             .flatten();
         match joined {
-            Some(member) => self.go_live(member, live_from).await,
+            Some(member) => self.go_live(member, live_from, begins_now).await,
             None => self.go_alone(at).await,
         }
     }
@@ -343,10 +344,12 @@ impl Subscriber {
     }
 
     /// Goes on as one of the others; is told first what they were told already, and then that this was all.
-    async fn go_live(&mut self, mut member: Member, live_from: Position) {
+    async fn go_live(&mut self, mut member: Member, live_from: Position, begins_now: bool) {
         member.channel().clone().reach(live_from.position).await;
         while !self.up_to_date {
-            match member.take() {
+            // Who begins now is told so first, whatever has happened since.
+            let next = if begins_now { Next::Nothing } else { member.take() };
+            match next {
                 Next::Frame(frame) => {
                     self.begun = true;
                     self.ahead.push_back(Step::Frame(frame));
