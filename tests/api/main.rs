@@ -7,6 +7,7 @@ mod budget;
 mod companies;
 mod contacts;
 mod deals;
+mod delivery;
 mod demo;
 mod dependencies;
 mod embedded;

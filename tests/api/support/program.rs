@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use dealstream::db::embedded::end_with_this_thread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,8 +44,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts the server and waits for its banner, which it prints when it answers.
+    /// Starts the server and waits for its banner, which it prints when it answers. It ends with the thread that starts
+    /// it at the latest, so that nothing is left of a test that is killed.
     pub fn start(mut command: Command) -> Self {
+        end_with_this_thread(&mut command, Signal::KILL);
         let child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut program = Self {
             child,
@@ -63,9 +66,13 @@ impl Program {
         program
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Sends a signal, and waits for the end.
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.signal(signal);
         self.child.wait().unwrap()
     }
 }
