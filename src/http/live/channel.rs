@@ -212,12 +212,22 @@ impl Member {
                 Next::Frame(frame.clone())
             }
             None if state.over => Next::Over,
-            None => {
-                // What was not for this subscription counts as taken, or a quiet member would fall behind.
-                self.at = self.at.max(state.reached);
-                Next::Nothing
-            }
+            None => Next::Nothing,
         }
+    }
+
+    /// Counts as taken what was not for this subscription, and answers where that leads; nothing when a frame follows.
+    pub fn settle(&mut self) -> Option<Position> {
+        let state = self.channel.state();
+        let last = state.frames.back().map_or(state.from, |(position, _)| *position);
+        if state.over || last > self.at {
+            return None;
+        }
+        self.at = self.at.max(state.reached);
+        Some(Position {
+            epoch: state.epoch,
+            position: self.at,
+        })
     }
 
     /// The steps that lead from where this member is back to the channel.
@@ -251,5 +261,92 @@ impl Drop for Member {
         if let Some(place) = self.place {
             self.channel.state().members.remove(&place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    impl Source for Nowhere {
+        fn from(self: Arc<Self>, _: Position) -> Steps {
+            Box::pin(futures::stream::empty())
+        }
+
+        fn ended(&self) {}
+    }
+
+    fn channel() -> Arc<Channel> {
+        Channel::new(Arc::new(Nowhere), at(0))
+    }
+
+    fn at(position: i64) -> Position {
+        Position { epoch: 1, position }
+    }
+
+    fn frame(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    fn taken(member: &mut Member) -> Option<Bytes> {
+        match member.take() {
+            Next::Frame(frame) => Some(frame),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_member_is_told_how_far_the_stream_has_come_whenever_it_looked() {
+        let channel = channel();
+        let mut member = channel.join(at(0)).expect("it begins here");
+        // Events that are not for it, after which it looks, as when another operation of its socket has news.
+        channel.extend([], 5);
+        assert!(matches!(member.take(), Next::Nothing));
+        channel.extend([(5, frame("up to date"))], 5);
+        assert_eq!(taken(&mut member), Some(frame("up to date")));
+        // Who begins there has been told.
+        let mut late = channel.join(at(5)).expect("it is known");
+        assert!(matches!(late.take(), Next::Nothing));
+        assert_eq!(late.settle(), Some(at(5)));
+    }
+
+    #[test]
+    fn a_member_settles_only_when_no_frame_follows() {
+        let channel = channel();
+        let mut member = channel.join(at(0)).expect("it begins here");
+        channel.extend([(3, frame("three"))], 4);
+        assert_eq!(member.settle(), None);
+        assert_eq!(taken(&mut member), Some(frame("three")));
+        assert_eq!(member.settle(), Some(at(4)));
+    }
+
+    #[test]
+    fn a_quiet_member_is_not_left_behind_and_a_slow_one_is() {
+        let channel = channel();
+        let mut quiet = channel.join(at(0)).expect("it begins here");
+        let mut slow = channel.join(at(0)).expect("it begins here");
+        channel.extend([], 1_000_000);
+        assert!(matches!(quiet.take(), Next::Nothing));
+        let many = (0..=FRAMES as i64).map(|n| (1_000_001 + n, frame("many")));
+        channel.extend([(1_000_000, frame("first"))], 1_000_000);
+        assert_eq!(taken(&mut quiet), Some(frame("first")));
+        channel.extend(many, 2_000_000);
+        assert!(matches!(slow.take(), Next::Behind));
+        assert_eq!(slow.position(), at(0));
+        assert!(channel.join(at(0)).is_none());
+    }
+
+    #[test]
+    fn the_last_frame_is_for_all_and_nobody_joins_after_it() {
+        let channel = channel();
+        let mut member = channel.join(at(0)).expect("it begins here");
+        channel.extend([(1, frame("one"))], 1);
+        channel.end(Some(frame("last")));
+        assert_eq!(taken(&mut member), Some(frame("one")));
+        assert_eq!(taken(&mut member), Some(frame("last")));
+        assert!(matches!(member.take(), Next::Over));
+        assert!(channel.join(at(1)).is_none());
     }
 }

@@ -355,7 +355,7 @@ impl Subscriber {
                     self.ahead.push_back(Step::Frame(frame));
                 }
                 Next::Nothing => {
-                    let at = member.position();
+                    let Some(at) = member.settle() else { continue };
                     self.up_to_date = true;
                     match member.greeting() {
                         Some(greeting) => self.ahead.push_back(Step::Frame(greeting)),
