@@ -216,18 +216,15 @@ impl Member {
         }
     }
 
-    /// Counts as taken what was not for this subscription, and answers where that leads; nothing when a frame follows.
-    pub fn settle(&mut self) -> Option<Position> {
+    /// Counts as taken what was not for this subscription; not when a frame follows.
+    pub fn settle(&mut self) -> bool {
         let state = self.channel.state();
         let last = state.frames.back().map_or(state.from, |(position, _)| *position);
-        if state.over || last > self.at {
-            return None;
+        let settled = !state.over && last <= self.at;
+        if settled {
+            self.at = self.at.max(state.reached);
         }
-        self.at = self.at.max(state.reached);
-        Some(Position {
-            epoch: state.epoch,
-            position: self.at,
-        })
+        settled
     }
 
     /// The steps that lead from where this member is back to the channel.
@@ -309,7 +306,8 @@ mod tests {
         // Who begins there has been told.
         let mut late = channel.join(at(5)).expect("it is known");
         assert!(matches!(late.take(), Next::Nothing));
-        assert_eq!(late.settle(), Some(at(5)));
+        assert!(late.settle());
+        assert_eq!(late.position(), at(5));
     }
 
     #[test]
@@ -317,9 +315,10 @@ mod tests {
         let channel = channel();
         let mut member = channel.join(at(0)).expect("it begins here");
         channel.extend([(3, frame("three"))], 4);
-        assert_eq!(member.settle(), None);
+        assert!(!member.settle());
         assert_eq!(taken(&mut member), Some(frame("three")));
-        assert_eq!(member.settle(), Some(at(4)));
+        assert!(member.settle());
+        assert_eq!(member.position(), at(4));
     }
 
     #[test]

@@ -346,29 +346,18 @@ impl Subscriber {
     /// Goes on as one of the others; is told first what they were told already, and then that this was all.
     async fn go_live(&mut self, mut member: Member, live_from: Position, begins_now: bool) {
         member.channel().clone().reach(live_from.position).await;
+        if begins_now && !self.greet(&member).await {
+            return;
+        }
         while !self.up_to_date {
-            // Who begins now is told so first, whatever has happened since.
-            let next = if begins_now { Next::Nothing } else { member.take() };
-            match next {
+            match member.take() {
                 Next::Frame(frame) => {
                     self.begun = true;
                     self.ahead.push_back(Step::Frame(frame));
                 }
                 Next::Nothing => {
-                    let Some(at) = member.settle() else { continue };
-                    self.up_to_date = true;
-                    match member.greeting() {
-                        Some(greeting) => self.ahead.push_back(Step::Frame(greeting)),
-                        None => {
-                            for (_, response) in self.operation.run(vec![Signal::UpToDate(at)]).await {
-                                if !self.tell(response) {
-                                    return;
-                                }
-                            }
-                            if let Some(Step::Frame(greeting)) = self.ahead.back() {
-                                member.channel().greet(at.position, greeting.clone());
-                            }
-                        }
+                    if member.settle() && !self.greet(&member).await {
+                        return;
                     }
                 }
                 // The others went on so fast meanwhile: alone again.
@@ -382,6 +371,25 @@ impl Subscriber {
         }
         self.over = true;
         self.ahead.push_back(Step::Live(member));
+    }
+
+    /// Tells that everything up to the member's position has been told; answers whether there may be more to tell.
+    async fn greet(&mut self, member: &Member) -> bool {
+        self.up_to_date = true;
+        if let Some(greeting) = member.greeting() {
+            self.ahead.push_back(Step::Frame(greeting));
+            return true;
+        }
+        let at = member.position();
+        for (_, response) in self.operation.run(vec![Signal::UpToDate(at)]).await {
+            if !self.tell(response) {
+                return false;
+            }
+        }
+        if let Some(Step::Frame(greeting)) = self.ahead.back() {
+            member.channel().greet(at.position, greeting.clone());
+        }
+        true
     }
 }
 
