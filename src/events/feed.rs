@@ -33,6 +33,8 @@ const BATCH: i64 = 500;
 const READS: usize = 4;
 /// How long a follower waits after a failure before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a read may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a follower of the history is told.
 #[derive(Debug, Clone)]
@@ -218,13 +220,22 @@ impl Hub {
     /// Reads where a history stands, and what came after a position, in one snapshot.
     async fn read(&self, tenant: Uuid, after: Option<i64>, limit: i64) -> Result<(Standing, Vec<Event>)> {
         let _turn = self.reads.acquire().await.map_err(Error::internal)?;
-        let snapshot = self.db.snapshot(tenant);
-        let conn = snapshot.conn().await?;
-        match after {
-            None => Ok((super::standing(conn).await?, Vec::new())),
-            Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit)),
-        }
+        let read = async {
+            let snapshot = self.db.snapshot(tenant);
+            let conn = snapshot.conn().await?;
+            match after {
+                None => Ok((super::standing(conn).await?, Vec::new())),
+                Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit)),
+            }
+        };
+        patient(read).await
     }
+}
+
+/// Waits for a read, but not for ever: a connection that was cut without a word would hold all who wait behind it.
+async fn patient<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+    let read = tokio::time::timeout(PATIENCE, read).await;
+    read.unwrap_or(Err(Error::Unavailable))
 }
 
 /// Asks for all histories together whether they have moved on, for as long as any is followed.
@@ -252,7 +263,7 @@ async fn look(hub: &Arc<Hub>, feeds: &[Arc<Feed>]) -> Result<()> {
     let changed = if seen.is_empty() {
         Vec::new()
     } else {
-        changed_histories(&hub.db, &seen).await?
+        patient(changed_histories(&hub.db, &seen)).await?
     };
     let changed: std::collections::HashSet<Uuid> = changed.into_iter().collect();
     let room = hub.room();
@@ -538,9 +549,12 @@ impl Follower {
                 false
             });
         }
+        // This read may know of more than the feed does; what is told must not outrun what is known of the history.
+        let known = self.feed.known.borrow().standing();
+        let head = known.map_or(0, |known| known.position);
         at.ahead = events
             .into_iter()
-            .filter(|event| event.position > at.position)
+            .filter(|event| event.position > at.position && event.position <= head)
             .collect();
         Ok(None)
     }

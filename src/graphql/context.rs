@@ -1,7 +1,7 @@
 //! What a GraphQL operation carries: who asks, and one view of the data.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql::Context;
@@ -36,6 +36,8 @@ pub struct Signals {
     waiting: Mutex<VecDeque<Signal>>,
     /// The position of what was taken last.
     reached: AtomicI64,
+    /// Whether that was `UpToDate`.
+    up_to_date: AtomicBool,
 }
 
 impl Signals {
@@ -44,12 +46,19 @@ impl Signals {
         self.reached.load(Ordering::Acquire)
     }
 
+    /// Whether what was taken last tells how far the history has come, and of no event.
+    pub fn up_to_date(&self) -> bool {
+        self.up_to_date.load(Ordering::Acquire)
+    }
+
     /// Takes the next.
     pub(super) fn take(&self) -> Option<Signal> {
         let signal = lock(&self.waiting).pop_front()?;
         if let Some(position) = signal.position() {
             self.reached.store(position, Ordering::Release);
         }
+        let up_to_date = matches!(signal, Signal::UpToDate(_));
+        self.up_to_date.store(up_to_date, Ordering::Release);
         Some(signal)
     }
 }

@@ -16,6 +16,8 @@ pub const BAD_REQUEST: &str = "BAD_REQUEST";
 pub const TIMEOUT: &str = "TIMEOUT";
 /// A fault of the server.
 pub const INTERNAL: &str = "INTERNAL";
+/// The database cannot be reached at the moment.
+pub const UNAVAILABLE: &str = "UNAVAILABLE";
 /// No valid access token came with the request.
 pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 
@@ -35,7 +37,7 @@ const KNOWN: [&str; 16] = [
     "NOT_FOUND",
     "CONFLICT",
     "RATE_LIMITED",
-    "UNAVAILABLE",
+    UNAVAILABLE,
     "PERSISTED_QUERY_NOT_FOUND",
 ];
 

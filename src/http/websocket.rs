@@ -29,7 +29,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{self, BAD_REQUEST, Cost};
 use super::graphql::{self, Question};
@@ -211,8 +211,8 @@ struct Connection<B: Backend> {
     viewer: Option<B::Viewer>,
     /// When the token of the viewer ends.
     expires: Option<Instant>,
-    /// Ends when the viewer may no longer be here.
-    revoked: BoxFuture<'static, ()>,
+    /// Ends when the viewer may no longer be here; until it is taken over by who waits for it.
+    revoked: Option<BoxFuture<'static, ()>>,
     /// Running operations by the client's ids.
     running: HashMap<Arc<str>, Running>,
     /// Ends all operations when the connection is dropped.
@@ -232,7 +232,7 @@ impl<B: Backend> Connection<B> {
             http,
             viewer: None,
             expires: None,
-            revoked: Box::pin(std::future::pending()),
+            revoked: None,
             running: HashMap::new(),
             tasks: JoinSet::new(),
             count: 0,
@@ -249,11 +249,40 @@ impl<B: Backend> Connection<B> {
         let mut heard = opened;
         let alarm = tokio::time::sleep_until(opened + settings.init_time.min(settings.ping_time));
         tokio::pin!(alarm);
+        let mut revoked: BoxFuture<'static, ()> = Box::pin(std::future::pending());
+        // Made once: each new one would have to get in line with those of all other sockets.
+        let stopping = shutdown.cancelled();
+        tokio::pin!(stopping);
         loop {
+            if let Some(newer) = self.revoked.take() {
+                revoked = newer;
+            }
+            // What ends the viewer's time comes before what the client says, and goes on to count while we write.
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Some(RESTART),
-                () = &mut self.revoked => return Some(FORBIDDEN),
+                () = &mut stopping => return Some(RESTART),
+                () = &mut revoked => return Some(FORBIDDEN),
+                () = alarm.as_mut() => {
+                    let now = Instant::now();
+                    if self.viewer.is_none() && now >= opened + settings.init_time {
+                        return Some(INIT_TIMEOUT);
+                    }
+                    if self.expires.is_some_and(|expires| now >= expires) {
+                        return Some(EXPIRED);
+                    }
+                    let mut next = heard.max(asked.unwrap_or(heard)) + settings.ping_time;
+                    if now >= next {
+                        if asked.is_some_and(|asked| heard < asked) {
+                            return None;
+                        }
+                        send(socket, Message::Ping(Bytes::new()), settings.write_time).await?;
+                        asked = Some(now);
+                        next = now + settings.ping_time;
+                    }
+                    let init = self.viewer.is_none().then_some(opened + settings.init_time);
+                    let deadline = [Some(next), init, self.expires].into_iter().flatten().min();
+                    alarm.as_mut().reset(deadline.unwrap_or(next));
+                }
                 message = socket.recv() => {
                     heard = Instant::now();
                     let reply = match message {
@@ -278,35 +307,32 @@ impl<B: Backend> Connection<B> {
                         send(socket, Message::Text(reply.into()), settings.write_time).await?;
                     }
                 }
-                () = alarm.as_mut() => {
-                    let now = Instant::now();
-                    if self.viewer.is_none() && now >= opened + settings.init_time {
-                        return Some(INIT_TIMEOUT);
-                    }
-                    if self.expires.is_some_and(|expires| now >= expires) {
-                        return Some(EXPIRED);
-                    }
-                    let mut next = heard.max(asked.unwrap_or(heard)) + settings.ping_time;
-                    if now >= next {
-                        if asked.is_some_and(|asked| heard < asked) {
-                            return None;
-                        }
-                        send(socket, Message::Ping(Bytes::new()), settings.write_time).await?;
-                        asked = Some(now);
-                        next = now + settings.ping_time;
-                    }
-                    let init = self.viewer.is_none().then_some(opened + settings.init_time);
-                    let deadline = [Some(next), init, self.expires].into_iter().flatten().min();
-                    alarm.as_mut().reset(deadline.unwrap_or(next));
-                }
                 Some(frame) = self.queue.1.recv() => {
-                    timeout(settings.write_time, self.write(socket, frame)).await.ok()?.ok()?;
+                    let until = self.write_until(settings.write_time);
+                    tokio::select! {
+                        biased;
+                        () = &mut stopping => return Some(RESTART),
+                        () = &mut revoked => return Some(FORBIDDEN),
+                        written = timeout_at(until, self.write(socket, frame)) => written.ok()?.ok()?,
+                    }
                 }
                 () = self.wake.notified() => {
-                    timeout(settings.write_time, self.write_live(socket)).await.ok()?.ok()?;
+                    let until = self.write_until(settings.write_time);
+                    tokio::select! {
+                        biased;
+                        () = &mut stopping => return Some(RESTART),
+                        () = &mut revoked => return Some(FORBIDDEN),
+                        written = timeout_at(until, self.write_live(socket)) => written.ok()?.ok()?,
+                    }
                 }
             }
         }
+    }
+
+    /// Until when what is written now must have been taken in: not beyond the end of the token.
+    fn write_until(&self, patience: Duration) -> Instant {
+        let patient = Instant::now() + patience;
+        self.expires.map_or(patient, |expires| patient.min(expires))
     }
 
     /// Sends a message and those that wait behind it.
@@ -356,7 +382,7 @@ impl<B: Backend> Connection<B> {
                 }
                 left -= 1;
                 match member.take() {
-                    Next::Frame(payload) => {
+                    Next::Frame(payload) | Next::UpToDate(payload) => {
                         let text = frame(id, "next", &payload);
                         socket.feed(Message::Text(text.into())).await?;
                     }
@@ -451,7 +477,7 @@ impl<B: Backend> Connection<B> {
 
     fn sign_in(&mut self, viewer: B::Viewer) {
         self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
-        self.revoked = Box::pin(self.http.backend.revoked(&viewer));
+        self.revoked = Some(Box::pin(self.http.backend.revoked(&viewer)));
         self.viewer = Some(viewer);
     }
 
@@ -602,16 +628,15 @@ fn complete(id: &str) -> String {
 
 /// A message about an operation. The payload is the same for all who get it; only the id is the client's own.
 fn frame(id: &str, kind: &str, payload: &[u8]) -> String {
-    let id = serde_json::Value::from(id).to_string();
-    let mut text = String::with_capacity(payload.len() + id.len() + 40);
-    text.push_str("{\"id\":");
-    text.push_str(&id);
-    text.push_str(",\"type\":\"");
-    text.push_str(kind);
-    text.push_str("\",\"payload\":");
-    text.push_str(std::str::from_utf8(payload).expect("JSON is UTF-8"));
-    text.push('}');
-    text
+    let mut text = Vec::with_capacity(payload.len() + id.len() + 48);
+    text.extend_from_slice(b"{\"id\":");
+    serde_json::to_writer(&mut text, id).expect("a text is JSON");
+    text.extend_from_slice(b",\"type\":\"");
+    text.extend_from_slice(kind.as_bytes());
+    text.extend_from_slice(b"\",\"payload\":");
+    text.extend_from_slice(payload);
+    text.push(b'}');
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 fn id(id: Option<Cow<'_, str>>) -> Result<Cow<'_, str>, Close> {

@@ -290,6 +290,30 @@ async fn a_socket_ends_with_its_token() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_stops_talking_does_not_outlive_its_token() {
+    let wire = Wire::start().await;
+    let client = Client::signed_in_with(&wire, "soon").await;
+    let (mut mouth, mut ear) = client.0.split();
+    let flood = tokio::spawn(async move {
+        let pong = Message::text(json!({"type": "pong"}).to_string());
+        while mouth.feed(pong.clone()).await.is_ok() {}
+    });
+    let code = timeout(Duration::from_secs(5), async {
+        loop {
+            match ear.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                // It is cut off in the middle of its talk, and may not get to hear why.
+                _ => return None,
+            }
+        }
+    });
+    let code = code.await.expect("it is closed");
+    assert!(code.is_none_or(|code| code == 4401), "{code:?}");
+    flood.abort();
+}
+
 #[tokio::test]
 async fn a_fresh_token_keeps_a_socket_open() {
     let wire = Wire::start().await;

@@ -446,7 +446,9 @@ impl Prepared {
         Likeness {
             document: Arc::as_ptr(&self.checked) as usize,
             index: self.index,
-            variables: serde_json::to_string(&variables).unwrap_or_default().into(),
+            variables: serde_json::to_string(&variables)
+                .expect("variables came as JSON")
+                .into(),
         }
     }
 }

@@ -12,8 +12,15 @@ use crate::events::Position;
 
 /// Frames that a channel keeps at most, for subscribers that read slowly or resume.
 const FRAMES: usize = 2_000;
-/// Bytes of frames that a channel keeps at most, but for the newest frame.
-const BYTES: usize = 1024 * 1024;
+/// What a channel carries: a frame at its position.
+pub struct Told {
+    /// The position up to which everything has been told with it.
+    pub position: i64,
+    /// The JSON of a GraphQL response.
+    pub frame: Bytes,
+    /// Whether it tells of no event, but how far the stream has come.
+    pub up_to_date: bool,
+}
 
 /// What a channel carries.
 pub trait Source: Send + Sync {
@@ -40,7 +47,7 @@ struct State {
     from: i64,
     /// There is no frame between the newest and this position.
     reached: i64,
-    frames: VecDeque<(i64, Bytes)>,
+    frames: VecDeque<Told>,
     bytes: usize,
     /// Whether the newest frame is the last.
     over: bool,
@@ -55,6 +62,8 @@ struct State {
 pub enum Next {
     /// The frame that follows.
     Frame(Bytes),
+    /// The same, which tells how far the stream has come.
+    UpToDate(Bytes),
     /// Nothing new.
     Nothing,
     /// The channel no longer has what follows: see [`Member::rejoin`].
@@ -112,25 +121,24 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds frames with their positions, up to the position that has been reached, and wakes the members.
-    pub fn extend(&self, frames: impl IntoIterator<Item = (i64, Bytes)>, reached: i64) {
+    /// Adds frames, up to the position that has been reached, and wakes the members. Of the older frames so many are
+    /// kept that all take no more than `room` bytes; what is added now stays, so that nobody who is there misses it.
+    pub fn extend(&self, told: Vec<Told>, reached: i64, room: usize) {
         let mut state = self.state();
-        let before = state.frames.len();
-        for (position, frame) in frames {
-            state.bytes += frame.len();
-            state.frames.push_back((position, frame));
-        }
+        let added = told.len();
+        state.bytes += told.iter().map(|told| told.frame.len()).sum::<usize>();
+        state.frames.extend(told);
         state.reached = state.reached.max(reached);
         self.moved.notify_waiters();
-        if state.frames.len() == before {
+        if added == 0 {
             return;
         }
-        while state.frames.len() > FRAMES || (state.bytes > BYTES && state.frames.len() > 1) {
-            let Some((position, frame)) = state.frames.pop_front() else {
+        while (state.frames.len() > FRAMES || state.bytes > room) && state.frames.len() > added {
+            let Some(oldest) = state.frames.pop_front() else {
                 break;
             };
-            state.from = position;
-            state.bytes -= frame.len();
+            state.from = oldest.position;
+            state.bytes -= oldest.frame.len();
         }
         state.wake();
     }
@@ -141,7 +149,11 @@ impl Channel {
         state.over = true;
         state.reached = i64::MAX;
         self.moved.notify_waiters();
-        state.frames.extend(last.map(|last| (i64::MAX, last)));
+        state.frames.extend(last.map(|frame| Told {
+            position: i64::MAX,
+            frame,
+            up_to_date: false,
+        }));
         state.wake();
     }
 
@@ -205,11 +217,15 @@ impl Member {
         if self.at < state.from {
             return Next::Behind;
         }
-        let follows = state.frames.partition_point(|(position, _)| *position <= self.at);
+        let follows = state.frames.partition_point(|told| told.position <= self.at);
         match state.frames.get(follows) {
-            Some((position, frame)) => {
-                self.at = *position;
-                Next::Frame(frame.clone())
+            Some(told) => {
+                self.at = told.position;
+                if told.up_to_date {
+                    Next::UpToDate(told.frame.clone())
+                } else {
+                    Next::Frame(told.frame.clone())
+                }
             }
             None if state.over => Next::Over,
             None => Next::Nothing,
@@ -219,7 +235,7 @@ impl Member {
     /// Counts as taken what was not for this subscription; not when a frame follows.
     pub fn settle(&mut self) -> bool {
         let state = self.channel.state();
-        let last = state.frames.back().map_or(state.from, |(position, _)| *position);
+        let last = state.frames.back().map_or(state.from, |told| told.position);
         let settled = !state.over && last <= self.at;
         if settled {
             self.at = self.at.max(state.reached);
@@ -265,6 +281,8 @@ impl Drop for Member {
 mod tests {
     use super::*;
 
+    const ROOM: usize = 1024;
+
     struct Nowhere;
 
     impl Source for Nowhere {
@@ -287,6 +305,14 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
+    fn told(position: i64, text: &'static str) -> Told {
+        Told {
+            position,
+            frame: frame(text),
+            up_to_date: false,
+        }
+    }
+
     fn taken(member: &mut Member) -> Option<Bytes> {
         match member.take() {
             Next::Frame(frame) => Some(frame),
@@ -299,9 +325,9 @@ mod tests {
         let channel = channel();
         let mut member = channel.join(at(0)).expect("it begins here");
         // Events that are not for it, after which it looks, as when another operation of its socket has news.
-        channel.extend([], 5);
+        channel.extend(Vec::new(), 5, ROOM);
         assert!(matches!(member.take(), Next::Nothing));
-        channel.extend([(5, frame("up to date"))], 5);
+        channel.extend(vec![told(5, "up to date")], 5, ROOM);
         assert_eq!(taken(&mut member), Some(frame("up to date")));
         // Who begins there has been told.
         let mut late = channel.join(at(5)).expect("it is known");
@@ -314,7 +340,7 @@ mod tests {
     fn a_member_settles_only_when_no_frame_follows() {
         let channel = channel();
         let mut member = channel.join(at(0)).expect("it begins here");
-        channel.extend([(3, frame("three"))], 4);
+        channel.extend(vec![told(3, "three")], 4, ROOM);
         assert!(!member.settle());
         assert_eq!(taken(&mut member), Some(frame("three")));
         assert!(member.settle());
@@ -326,12 +352,14 @@ mod tests {
         let channel = channel();
         let mut quiet = channel.join(at(0)).expect("it begins here");
         let mut slow = channel.join(at(0)).expect("it begins here");
-        channel.extend([], 1_000_000);
+        channel.extend(Vec::new(), 1_000_000, ROOM);
         assert!(matches!(quiet.take(), Next::Nothing));
-        let many = (0..=FRAMES as i64).map(|n| (1_000_001 + n, frame("many")));
-        channel.extend([(1_000_000, frame("first"))], 1_000_000);
+        channel.extend(vec![told(1_000_000, "first")], 1_000_000, ROOM);
         assert_eq!(taken(&mut quiet), Some(frame("first")));
-        channel.extend(many, 2_000_000);
+        // However much comes at once, nobody who is there misses it.
+        let many = (1..=FRAMES as i64).map(|n| told(1_000_000 + n, "many"));
+        channel.extend(many.collect(), 2_000_000, 0);
+        assert_eq!(taken(&mut quiet), Some(frame("many")));
         assert!(matches!(slow.take(), Next::Behind));
         assert_eq!(slow.position(), at(0));
         assert!(channel.join(at(0)).is_none());
@@ -341,7 +369,7 @@ mod tests {
     fn the_last_frame_is_for_all_and_nobody_joins_after_it() {
         let channel = channel();
         let mut member = channel.join(at(0)).expect("it begins here");
-        channel.extend([(1, frame("one"))], 1);
+        channel.extend(vec![told(1, "one")], 1, ROOM);
         channel.end(Some(frame("last")));
         assert_eq!(taken(&mut member), Some(frame("one")));
         assert_eq!(taken(&mut member), Some(frame("last")));

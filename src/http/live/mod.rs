@@ -24,7 +24,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::Notify;
 
-pub use channel::{Channel, Member, Next};
+pub use channel::{Channel, Member, Next, Told};
 pub use shared::Live;
 
 use super::answer::{self, Cost};
@@ -98,7 +98,7 @@ pub fn frames(steps: Steps) -> impl Stream<Item = Result<Bytes, Vec<ServerError>
         loop {
             if let Some(member) = &mut listener.member {
                 match member.take() {
-                    Next::Frame(frame) => return Some((Ok(frame), listener)),
+                    Next::Frame(frame) | Next::UpToDate(frame) => return Some((Ok(frame), listener)),
                     Next::Nothing => listener.wake.notified().await,
                     Next::Behind => {
                         listener.steps = member.rejoin();
@@ -114,6 +114,8 @@ pub fn frames(steps: Steps) -> impl Stream<Item = Result<Bytes, Vec<ServerError>
                 Step::Live(mut member) => {
                     member.wake(listener.wake.clone());
                     listener.member = Some(member);
+                    // What led here holds what nobody needs any more.
+                    listener.steps = futures::stream::empty().boxed();
                 }
             }
         }

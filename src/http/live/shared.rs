@@ -9,28 +9,41 @@ use async_graphql::{Response, Value};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::channel::{Channel, Member, Next, Source};
+use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
 use crate::auth::{Role, Viewer};
-use crate::events::Position;
 use crate::events::feed::Signal;
+use crate::events::{Position, Standing};
 use crate::graphql::limits::{Likeness, Prepared};
-use crate::http::answer::{self, Cost, INTERNAL};
+use crate::http::answer::{self, Cost, INTERNAL, UNAVAILABLE};
 use crate::http::headers::RequestId;
 
 /// Signals that one run takes at most.
 const BATCH: usize = 100;
-/// How long a run that the database failed waits before it is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+/// How long a run may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Runs at the same time: the rest of the connections is for requests.
+const RUNS: usize = 8;
+/// How long a run that the database failed waits at first before it is tried again, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// How often a run is tried while the database answers all but this.
+const TRIES: u32 = 5;
+/// Bytes of frames that all channels keep together, and what each may keep.
+const ROOM_OF_ALL: usize = 64 * 1024 * 1024;
+const ROOM: std::ops::RangeInclusive<usize> = 16 * 1024..=1024 * 1024;
+/// How far back a channel may begin: who comes again after a short while, and all who come with them, share the way.
+const BACK: i64 = 1_000;
 
 /// The application, and the channels of its subscriptions.
 pub struct Live {
     pub(in crate::http) app: Arc<App>,
     most_errors: usize,
     channels: Mutex<HashMap<Key, Weak<Channel>>>,
+    runs: Semaphore,
 }
 
 /// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
@@ -58,6 +71,7 @@ impl Live {
             app,
             most_errors,
             channels: Mutex::default(),
+            runs: Semaphore::new(RUNS),
         })
     }
 
@@ -81,10 +95,10 @@ impl Live {
             (Ok(after), Some(_)) => Subscriber::new(operation, after).steps(),
             // The field itself tells why not, and has nothing else to tell.
             _ => futures::stream::once(async move {
-                let told = operation.run(Vec::new()).await;
-                let refused = told.into_iter().next();
-                refused.map_or(Step::Error(Vec::new()), |(_, response)| {
-                    step(response, Some(operation.cost), operation.live.most_errors)
+                let answers = operation.run(Vec::new()).await;
+                let refused = answers.into_iter().next();
+                refused.map_or(Step::Error(Vec::new()), |refused| {
+                    step(refused.response, Some(operation.cost), operation.live.most_errors)
                 })
             })
             .boxed(),
@@ -99,6 +113,11 @@ impl Live {
     pub fn open_channels(&self) -> usize {
         self.channels().len()
     }
+
+    /// Bytes of frames that a channel may keep now.
+    fn room(&self) -> usize {
+        (ROOM_OF_ALL / self.open_channels().max(1)).clamp(*ROOM.start(), *ROOM.end())
+    }
 }
 
 impl Operation {
@@ -109,49 +128,65 @@ impl Operation {
 
     fn follow(&self, after: Option<Position>) -> BoxStream<'static, Vec<Signal>> {
         let signals = self.live.app.hub.follow(self.tenant(), after);
-        signals.ready_chunks(BATCH).boxed()
+        // Of what costs much fewer are answered at a time: their answers are in memory together.
+        let batch = self.cost.maximum / self.cost.requested.max(1);
+        let batch = usize::try_from(batch).unwrap_or(BATCH).clamp(1, BATCH);
+        signals.ready_chunks(batch).boxed()
     }
 
     /// Where the history stands, for one who comes from a position. Waits for the database as long as it takes.
-    async fn standing(&self, after: Option<Position>) -> Position {
-        let standing = self.live.app.hub.standing(self.tenant(), after).await;
-        Position {
-            epoch: standing.epoch,
-            position: standing.position,
-        }
+    async fn standing(&self, after: Option<Position>) -> Standing {
+        self.live.app.hub.standing(self.tenant(), after).await
     }
 
-    /// What is told of a part of the history, with the positions. Waits for the database as long as it takes, because
-    /// what is told cannot be taken back.
-    async fn run(&self, signals: Vec<Signal>) -> Vec<(i64, Response)> {
+    /// What is told of a part of the history. Waits for a database that is away as long as it takes, because what is told
+    /// cannot be taken back; what it cannot answer although it is there is told as it is.
+    async fn run(&self, signals: Vec<Signal>) -> Vec<Answer> {
+        let (mut pause, mut tries) = (RETRY.0, 0);
         loop {
-            let told = match AssertUnwindSafe(self.run_once(signals.clone()))
-                .catch_unwind()
-                .await
-            {
-                Ok(told) => told,
-                Err(_panic) if signals.len() > 1 => {
-                    let mut told = Vec::new();
-                    for signal in signals {
-                        told.extend(Box::pin(self.run(vec![signal])).await);
-                    }
-                    return told;
-                }
-                Err(_panic) => {
-                    tracing::error!("a resolver of a subscription panicked");
-                    let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
-                    let fault = Response::from_errors(vec![answer::error(INTERNAL, "")]);
-                    return vec![(position, fault)];
-                }
-            };
-            if !told.iter().any(|(_, response)| is_unavailable(response)) {
-                return told;
+            let answers = self.run_once(signals.clone()).await;
+            if !answers.iter().any(Answer::is_a_fault) {
+                return answers;
             }
-            tokio::time::sleep(RETRY).await;
+            if signals.len() > 1 {
+                // One of them may be at fault.
+                let mut answers = Vec::new();
+                for signal in signals {
+                    answers.extend(Box::pin(self.run(vec![signal])).await);
+                }
+                return answers;
+            }
+            tries += 1;
+            let panicked = answers.iter().any(|answer| answer.panicked);
+            if panicked || (tries >= TRIES && self.live.app.db.ping().await.is_ok()) {
+                return answers;
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(RETRY.1);
         }
     }
 
-    async fn run_once(&self, signals: Vec<Signal>) -> Vec<(i64, Response)> {
+    async fn run_once(&self, signals: Vec<Signal>) -> Vec<Answer> {
+        let _turn = self.live.runs.acquire().await;
+        let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
+        let fault = |code, panicked| Answer {
+            position,
+            response: Response::from_errors(vec![answer::error(code, "")]),
+            up_to_date: false,
+            panicked,
+        };
+        let execution = AssertUnwindSafe(self.execute(signals)).catch_unwind();
+        match tokio::time::timeout(PATIENCE, execution).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(_panic)) => {
+                tracing::error!("a resolver of a subscription panicked");
+                vec![fault(INTERNAL, true)]
+            }
+            Err(_elapsed) => vec![fault(UNAVAILABLE, false)],
+        }
+    }
+
+    async fn execute(&self, signals: Vec<Signal>) -> Vec<Answer> {
         let app = &self.live.app;
         // Of the rights alone: who among the alike asked first must make no difference.
         let viewer = self.key.rights.map(|(tenant_id, role)| Viewer {
@@ -164,26 +199,31 @@ impl Operation {
         let session = Arc::new(app.session(viewer).with_signals(signals));
         let request = self.prepared.request().data(session.clone());
         let mut responses = app.schema.execute_stream(request);
-        let mut told = Vec::new();
+        let mut answers = Vec::new();
         while let Some(response) = responses.next().await {
-            told.push((session.signals().reached(), response));
+            answers.push(Answer {
+                position: session.signals().reached(),
+                response,
+                up_to_date: session.signals().up_to_date(),
+                panicked: false,
+            });
         }
         session.finish();
-        told
+        answers
     }
 
     fn frame(&self, response: Response) -> Bytes {
         answer::executed(response, None, &RequestId::new(), self.live.most_errors).body
     }
 
-    /// Joins those who ask the same, at a position of the history; begins a channel when there is none yet and
-    /// everything up to here has been told.
-    fn join(self: &Arc<Self>, at: Position, up_to_date: bool) -> Option<Member> {
+    /// Joins those who ask the same, at a position of the history; begins a channel when there is none yet.
+    fn join(self: &Arc<Self>, at: Position, may_begin: bool) -> Option<Member> {
+        // Upgraded and let go outside of the lock: the last to leave a channel needs it.
         let existing = self.live.channels().get(&self.key).and_then(Weak::upgrade);
         if let Some(channel) = existing.filter(|channel| !channel.is_over()) {
             return channel.join(at);
         }
-        if !up_to_date {
+        if !may_begin {
             return None;
         }
         let channel = Channel::new(self.clone(), at);
@@ -194,6 +234,23 @@ impl Operation {
             .channels()
             .insert(self.key.clone(), Arc::downgrade(&channel));
         channel.join(at)
+    }
+}
+
+/// What is told of a signal.
+struct Answer {
+    position: i64,
+    response: Response,
+    up_to_date: bool,
+    panicked: bool,
+}
+
+impl Answer {
+    /// Whether it may be another when it is asked for again.
+    fn is_a_fault(&self) -> bool {
+        let code = |error: &async_graphql::ServerError| error.extensions.as_ref()?.get("code").cloned();
+        let mut errors = self.response.errors.iter();
+        self.panicked || errors.any(|error| code(error) == Some(Value::from(UNAVAILABLE)))
     }
 }
 
@@ -215,22 +272,35 @@ impl Source for Operation {
 
 /// Brings a channel what happens.
 async fn drive(operation: Arc<Operation>, channel: Weak<Channel>, from: Position) {
+    /// However it ends, nobody waits for more in vain.
+    struct End(Weak<Channel>);
+    impl Drop for End {
+        fn drop(&mut self) {
+            if let Some(channel) = self.0.upgrade() {
+                channel.end(None);
+            }
+        }
+    }
+    let end = End(channel);
     let mut parts = operation.follow(Some(from));
     while let Some(signals) = parts.next().await {
         let reached = signals.iter().rev().find_map(Signal::position);
-        let ends = signals
+        let over = signals
             .iter()
             .any(|signal| matches!(signal, Signal::MustRefetch(_)));
-        let told = operation.run(signals).await;
-        let mut frames: Vec<_> = told
-            .into_iter()
-            .map(|(position, response)| (position, operation.frame(response)))
-            .collect();
-        let Some(channel) = channel.upgrade() else { return };
-        let last = if ends { frames.pop() } else { None };
-        channel.extend(frames, reached.unwrap_or_default());
-        if ends {
-            channel.end(last.map(|(_, frame)| frame));
+        let answers = operation.run(signals).await;
+        let told = answers.into_iter().map(|answer| Told {
+            position: answer.position,
+            frame: operation.frame(answer.response),
+            up_to_date: answer.up_to_date,
+        });
+        let mut told: Vec<_> = told.collect();
+        let Some(channel) = end.0.upgrade() else { return };
+        let last = if over { told.pop() } else { None };
+        channel.extend(told, reached.unwrap_or_default(), operation.live.room());
+        if over {
+            channel.end(last.map(|last| last.frame));
+            return;
         }
     }
 }
@@ -241,7 +311,7 @@ struct Subscriber {
     /// How far it has come; it begins now when that is nowhere.
     at: Option<Position>,
     /// Where the history stood when it began: what comes later is live.
-    live_from: Option<Position>,
+    live_from: Option<Standing>,
     /// Whether it has been told that what follows is live.
     up_to_date: bool,
     /// What it follows as long as it is alone.
@@ -291,15 +361,21 @@ impl Subscriber {
             }
         };
         let begins_now = self.at.is_none();
-        let at = *self.at.get_or_insert(live_from);
+        let at = *self.at.get_or_insert(Position {
+            epoch: live_from.epoch,
+            position: live_from.position,
+        });
         // Who comes from a position that this history does not have is told so by the history itself.
-        let known =
-            self.parts.is_some() || (at.epoch == live_from.epoch && at.position <= live_from.position);
-        let joined = known
-            .then(|| self.operation.join(at, at.position >= live_from.position))
-            .flatten();
+        let kept = live_from.trimmed..=live_from.position;
+        let known = self.parts.is_some() || (at.epoch == live_from.epoch && kept.contains(&at.position));
+        let near = at.position >= live_from.position.saturating_sub(BACK);
+        let joined = if known {
+            self.operation.join(at, near)
+        } else {
+            None
+        };
         match joined {
-            Some(member) => self.go_live(member, live_from, begins_now).await,
+            Some(member) => self.go_live(member, live_from.position, begins_now).await,
             None => self.go_alone(at).await,
         }
     }
@@ -325,8 +401,8 @@ impl Subscriber {
                 Signal::MustRefetch(_) => self.over = true,
             }
         }
-        for (_, response) in self.operation.run(signals).await {
-            if !self.tell(response) {
+        for answer in self.operation.run(signals).await {
+            if !self.tell(answer.response) {
                 break;
             }
         }
@@ -344,8 +420,8 @@ impl Subscriber {
     }
 
     /// Goes on as one of the others; is told first what they were told already, and then that this was all.
-    async fn go_live(&mut self, mut member: Member, live_from: Position, begins_now: bool) {
-        member.channel().clone().reach(live_from.position).await;
+    async fn go_live(&mut self, mut member: Member, live_from: i64, begins_now: bool) {
+        member.channel().clone().reach(live_from).await;
         if begins_now && !self.greet(&member).await {
             return;
         }
@@ -355,6 +431,8 @@ impl Subscriber {
                     self.begun = true;
                     self.ahead.push_back(Step::Frame(frame));
                 }
+                // Of how far the others had come by then.
+                Next::UpToDate(_) => {}
                 Next::Nothing => {
                     if member.settle() && !self.greet(&member).await {
                         return;
@@ -381,8 +459,8 @@ impl Subscriber {
             return true;
         }
         let at = member.position();
-        for (_, response) in self.operation.run(vec![Signal::UpToDate(at)]).await {
-            if !self.tell(response) {
+        for answer in self.operation.run(vec![Signal::UpToDate(at)]).await {
+            if !self.tell(answer.response) {
                 return false;
             }
         }
@@ -391,13 +469,4 @@ impl Subscriber {
         }
         true
     }
-}
-
-/// Whether the database could not be reached for a part of it.
-fn is_unavailable(response: &Response) -> bool {
-    let code = |error: &async_graphql::ServerError| error.extensions.as_ref()?.get("code").cloned();
-    response
-        .errors
-        .iter()
-        .any(|error| code(error) == Some(Value::from("UNAVAILABLE")))
 }
