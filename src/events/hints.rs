@@ -168,7 +168,7 @@ fn write(hints: impl Iterator<Item = Hint>) -> Vec<u8> {
     bytes
 }
 
-/// What [`write`] wrote. Of bytes that are none of ours some nonsense may be read, which does no harm.
+/// What [`write()`] wrote. Of bytes that are none of ours some nonsense may be read, which does no harm.
 fn read(bytes: &[u8]) -> impl Iterator<Item = Hint> {
     bytes.chunks_exact(SIZE).map(|hint| {
         let number = |at: usize| {
