@@ -313,7 +313,10 @@ impl<B: Backend> Connection<B> {
                         biased;
                         () = &mut stopping => return Some(RESTART),
                         () = &mut revoked => return Some(FORBIDDEN),
-                        written = timeout_at(until, self.write(socket, frame)) => written.ok()?.ok()?,
+                        written = timeout_at(until, self.write(socket, frame)) => match written {
+                            Ok(written) => written.ok()?,
+                            Err(_elapsed) => return self.expired(),
+                        },
                     }
                 }
                 () = self.wake.notified() => {
@@ -322,7 +325,10 @@ impl<B: Backend> Connection<B> {
                         biased;
                         () = &mut stopping => return Some(RESTART),
                         () = &mut revoked => return Some(FORBIDDEN),
-                        written = timeout_at(until, self.write_live(socket)) => written.ok()?.ok()?,
+                        written = timeout_at(until, self.write_live(socket)) => match written {
+                            Ok(written) => written.ok()?,
+                            Err(_elapsed) => return self.expired(),
+                        },
                     }
                 }
             }
@@ -333,6 +339,12 @@ impl<B: Backend> Connection<B> {
     fn write_until(&self, patience: Duration) -> Instant {
         let patient = Instant::now() + patience;
         self.expires.map_or(patient, |expires| patient.min(expires))
+    }
+
+    /// How to close when the token has ended.
+    fn expired(&self) -> Option<Close> {
+        let expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
+        expired.then_some(EXPIRED)
     }
 
     /// Sends a message and those that wait behind it.

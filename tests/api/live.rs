@@ -134,6 +134,28 @@ async fn whoever_reads_slowly_is_overtaken_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_comes_back_to_more_than_a_channel_keeps_gets_all_of_it() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let deal = client
+        .deal(json!({ "name": "D", "description": "d".repeat(9_000) }))
+        .await;
+    let follow = FOLLOW.replace("deal {", "deal { description");
+    let begin = client.position().await;
+    let moved = bounce(&client, &deal, 0..250).await;
+    // Nobody else is there, then one other who began at the same place.
+    for _ in 0..2 {
+        let mut both = [(); 2].map(|()| client.subscribe(&follow, json!({ "after": begin })));
+        for frames in &mut both {
+            for position in &moved {
+                assert_eq!(next(frames).await["position"], *position);
+            }
+            assert_eq!(next(frames).await["__typename"], "UpToDate");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_position_resumes_from_the_channel_as_from_the_history() {
     let app = TestApp::new().await;
     let client = app.tenant().await;

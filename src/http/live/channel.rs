@@ -101,6 +101,11 @@ impl Channel {
         })
     }
 
+    /// How far the channel has come.
+    pub fn reached(&self) -> i64 {
+        self.state().reached
+    }
+
     /// Waits until the channel has come as far as this, or is over.
     pub async fn reach(&self, position: i64) {
         loop {

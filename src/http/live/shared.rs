@@ -26,8 +26,9 @@ use crate::http::headers::RequestId;
 const BATCH: usize = 100;
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Runs at the same time: the rest of the connections is for requests.
-const RUNS: usize = 8;
+/// Runs at the same time for channels, and for those who are alone, who must not hold them up; the other connections are
+/// for requests.
+const RUNS: (usize, usize) = (4, 2);
 /// How long a run that the database failed waits at first before it is tried again, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// How often a run is tried while the database answers all but this.
@@ -43,7 +44,10 @@ pub struct Live {
     pub(in crate::http) app: Arc<App>,
     most_errors: usize,
     channels: Mutex<HashMap<Key, Weak<Channel>>>,
-    runs: Semaphore,
+    /// Turns of channels to run.
+    shared: Semaphore,
+    /// Turns of those who are alone.
+    lone: Semaphore,
 }
 
 /// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
@@ -71,7 +75,8 @@ impl Live {
             app,
             most_errors,
             channels: Mutex::default(),
-            runs: Semaphore::new(RUNS),
+            shared: Semaphore::new(RUNS.0),
+            lone: Semaphore::new(RUNS.1),
         })
     }
 
@@ -95,7 +100,7 @@ impl Live {
             (Ok(after), Some(_)) => Subscriber::new(operation, after).steps(),
             // The field itself tells why not, and has nothing else to tell.
             _ => futures::stream::once(async move {
-                let answers = operation.run(Vec::new()).await;
+                let answers = operation.run(Vec::new(), &operation.live.lone).await;
                 let refused = answers.into_iter().next();
                 refused.map_or(Step::Error(Vec::new()), |refused| {
                     step(refused.response, Some(operation.cost), operation.live.most_errors)
@@ -141,10 +146,10 @@ impl Operation {
 
     /// What is told of a part of the history. Waits for a database that is away as long as it takes, because what is told
     /// cannot be taken back; what it cannot answer although it is there is told as it is.
-    async fn run(&self, signals: Vec<Signal>) -> Vec<Answer> {
+    async fn run(&self, signals: Vec<Signal>, turns: &Semaphore) -> Vec<Answer> {
         let (mut pause, mut tries) = (RETRY.0, 0);
         loop {
-            let answers = self.run_once(signals.clone()).await;
+            let answers = self.run_once(signals.clone(), turns).await;
             if !answers.iter().any(Answer::is_a_fault) {
                 return answers;
             }
@@ -152,13 +157,13 @@ impl Operation {
                 // One of them may be at fault.
                 let mut answers = Vec::new();
                 for signal in signals {
-                    answers.extend(Box::pin(self.run(vec![signal])).await);
+                    answers.extend(Box::pin(self.run(vec![signal], turns)).await);
                 }
                 return answers;
             }
-            tries += 1;
-            let panicked = answers.iter().any(|answer| answer.panicked);
-            if panicked || (tries >= TRIES && self.live.app.db.ping().await.is_ok()) {
+            let ping = tokio::time::timeout(PATIENCE, self.live.app.db.ping()).await;
+            tries = if matches!(ping, Ok(Ok(()))) { tries + 1 } else { 0 };
+            if tries >= TRIES || answers.iter().any(|answer| answer.panicked) {
                 return answers;
             }
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -166,8 +171,8 @@ impl Operation {
         }
     }
 
-    async fn run_once(&self, signals: Vec<Signal>) -> Vec<Answer> {
-        let _turn = self.live.runs.acquire().await;
+    async fn run_once(&self, signals: Vec<Signal>, turns: &Semaphore) -> Vec<Answer> {
+        let _turn = turns.acquire().await;
         let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
         let fault = |code, panicked| Answer {
             position,
@@ -252,6 +257,10 @@ impl Answer {
         let mut errors = self.response.errors.iter();
         self.panicked || errors.any(|error| code(error) == Some(Value::from(UNAVAILABLE)))
     }
+
+    fn is_nothing_but_a_fault(&self) -> bool {
+        self.is_a_fault() && answer::is_request_error(&self.response)
+    }
 }
 
 impl Source for Operation {
@@ -288,7 +297,10 @@ async fn drive(operation: Arc<Operation>, channel: Weak<Channel>, from: Position
         let over = signals
             .iter()
             .any(|signal| matches!(signal, Signal::MustRefetch(_)));
-        let answers = operation.run(signals).await;
+        let mut answers = operation.run(signals, &operation.live.shared).await;
+        // Who is told of a fault alone has missed something: everybody goes on anew after what they have.
+        let failed = answers.iter().position(Answer::is_nothing_but_a_fault);
+        answers.truncate(failed.map_or(answers.len(), |failed| failed + 1));
         let told = answers.into_iter().map(|answer| Told {
             position: answer.position,
             frame: operation.frame(answer.response),
@@ -296,7 +308,12 @@ async fn drive(operation: Arc<Operation>, channel: Weak<Channel>, from: Position
         });
         let mut told: Vec<_> = told.collect();
         let Some(channel) = end.0.upgrade() else { return };
+        let over = over || failed.is_some();
         let last = if over { told.pop() } else { None };
+        let reached = match failed {
+            Some(_) => told.last().map(|told| told.position),
+            None => reached,
+        };
         channel.extend(told, reached.unwrap_or_default(), operation.live.room());
         if over {
             channel.end(last.map(|last| last.frame));
@@ -320,6 +337,8 @@ struct Subscriber {
     ahead: VecDeque<Step>,
     /// Whether it has been told anything.
     begun: bool,
+    /// Whether the others have left it behind: then it goes its way alone to the end.
+    left_behind: bool,
     over: bool,
 }
 
@@ -333,6 +352,7 @@ impl Subscriber {
             parts: None,
             ahead: VecDeque::new(),
             begun: false,
+            left_behind: false,
             over: false,
         }
     }
@@ -368,7 +388,11 @@ impl Subscriber {
         // Who comes from a position that this history does not have is told so by the history itself.
         let kept = live_from.trimmed..=live_from.position;
         let known = self.parts.is_some() || (at.epoch == live_from.epoch && kept.contains(&at.position));
-        let near = at.position >= live_from.position.saturating_sub(BACK);
+        let near = if self.left_behind {
+            self.up_to_date
+        } else {
+            at.position >= live_from.position.saturating_sub(BACK)
+        };
         let joined = if known {
             self.operation.join(at, near)
         } else {
@@ -401,7 +425,7 @@ impl Subscriber {
                 Signal::MustRefetch(_) => self.over = true,
             }
         }
-        for answer in self.operation.run(signals).await {
+        for answer in self.operation.run(signals, &self.operation.live.lone).await {
             if !self.tell(answer.response) {
                 break;
             }
@@ -421,11 +445,12 @@ impl Subscriber {
 
     /// Goes on as one of the others; is told first what they were told already, and then that this was all.
     async fn go_live(&mut self, mut member: Member, live_from: i64, begins_now: bool) {
-        member.channel().clone().reach(live_from).await;
         if begins_now && !self.greet(&member).await {
             return;
         }
+        let channel = member.channel().clone();
         while !self.up_to_date {
+            let reached = channel.reached();
             match member.take() {
                 Next::Frame(frame) => {
                     self.begun = true;
@@ -433,6 +458,7 @@ impl Subscriber {
                 }
                 // Of how far the others had come by then.
                 Next::UpToDate(_) => {}
+                Next::Nothing if reached < live_from => channel.reach(reached + 1).await,
                 Next::Nothing => {
                     if member.settle() && !self.greet(&member).await {
                         return;
@@ -442,6 +468,7 @@ impl Subscriber {
                 Next::Behind => {
                     self.at = Some(member.position());
                     self.parts = None;
+                    self.left_behind = true;
                     return;
                 }
                 Next::Over => break,
@@ -459,7 +486,11 @@ impl Subscriber {
             return true;
         }
         let at = member.position();
-        for answer in self.operation.run(vec![Signal::UpToDate(at)]).await {
+        let operation = self.operation.clone();
+        for answer in operation
+            .run(vec![Signal::UpToDate(at)], &operation.live.lone)
+            .await
+        {
             if !self.tell(answer.response) {
                 return false;
             }
