@@ -13,6 +13,9 @@ use crate::config::Config;
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Prepared};
 
+/// The longest time that a clock is set to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What the wire needs of the application. Tests put a small one there, with a schema that hangs and panics.
 pub trait Backend: Send + Sync + 'static {
     /// Who asks.
@@ -76,6 +79,7 @@ impl Backend for Arc<Live> {
         (viewer.expires_at - chrono::Utc::now())
             .to_std()
             .unwrap_or_default()
+            .min(LONGEST)
     }
 
     fn revoked(&self, viewer: &Viewer) -> impl Future<Output = ()> + Send + 'static {

@@ -15,7 +15,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_graphql::ServerError;
 use async_graphql::parser::types::OperationType;
@@ -41,8 +40,6 @@ pub const MEDIA: &str = "text/event-stream";
 const COMPLETE: Bytes = Bytes::from_static(b"event: complete\ndata:\n\n");
 /// A comment, which clients skip: it tells proxies that the stream is alive.
 const ALIVE: Bytes = Bytes::from_static(b":\n\n");
-/// The longest time that a clock is set to.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 type Results = BoxStream<'static, Result<Bytes, Vec<ServerError>>>;
 
@@ -107,7 +104,7 @@ struct Until {
 impl Until {
     fn of<B: Backend>(backend: &B, viewer: &B::Viewer) -> Self {
         Self {
-            expires: Box::pin(tokio::time::sleep(backend.expires_in(viewer).min(LONGEST))),
+            expires: Box::pin(tokio::time::sleep(backend.expires_in(viewer))),
             revoked: Box::pin(backend.revoked(viewer)),
         }
     }

@@ -103,3 +103,29 @@ fn leave<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_and_a_tenant_have_so_many_places_and_get_them_back() {
+        let streams = Streams::new(2, 3);
+        let [tenant, other, ada, bob] = [1, 2, 3, 4].map(Uuid::from_u128);
+        let most = |full: Result<Place, Full>| full.err().map(|full| (full.whose, full.most));
+        let first = streams.open((tenant, ada));
+        let second = streams.open((tenant, ada));
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(most(streams.open((tenant, ada))), Some(("user", 2)));
+        let third = streams.open((tenant, bob));
+        assert!(third.is_ok());
+        assert_eq!(most(streams.open((tenant, bob))), Some(("tenant", 3)));
+        // The same user id in another tenant is another user.
+        assert!(streams.open((other, ada)).is_ok());
+        drop(first);
+        assert_eq!(most(streams.open((tenant, bob))), None);
+        drop((second, third));
+        let open = streams.open.lock().expect("nobody panicked");
+        assert!(open.by_user.is_empty() && open.by_tenant.is_empty());
+    }
+}

@@ -54,9 +54,6 @@ const BATCH: usize = 32;
 /// The longest id of an operation.
 const ID_BYTES: usize = 128;
 
-/// The longest time that a clock is set to.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 /// How long a client may take to answer our good-bye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -488,7 +485,7 @@ impl<B: Backend> Connection<B> {
     }
 
     fn sign_in(&mut self, viewer: B::Viewer) {
-        self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer).min(LONGEST));
+        self.expires = Some(Instant::now() + self.http.backend.expires_in(&viewer));
         self.revoked = Some(Box::pin(self.http.backend.revoked(&viewer)));
         self.viewer = Some(viewer);
     }

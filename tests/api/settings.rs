@@ -43,3 +43,14 @@ fn the_example_of_settings_shows_the_defaults() {
         );
     }
 }
+
+#[test]
+fn the_wire_keeps_to_how_many_may_subscribe() {
+    let config = Config {
+        streams_per_user: 7,
+        streams_per_tenant: 11,
+        ..Config::defaults()
+    };
+    let settings = dealstream::http::Settings::of(&config, false);
+    assert_eq!((settings.streams_per_user, settings.streams_per_tenant), (7, 11));
+}

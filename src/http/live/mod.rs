@@ -43,34 +43,8 @@ pub enum Step {
 /// The steps of a subscription, to their end or until it goes live.
 pub type Steps = BoxStream<'static, Step>;
 
-/// The steps of a subscription that shares nothing: its responses, one by one. `finish` is called after each.
-pub fn alone(
-    responses: impl Stream<Item = async_graphql::Response> + Send + 'static,
-    cost: Cost,
-    most_errors: usize,
-    finish: impl Fn() + Send + 'static,
-) -> Steps {
-    let mut first = true;
-    let mut failed = false;
-    let steps = responses.map(move |response| {
-        finish();
-        step(
-            response,
-            std::mem::replace(&mut first, false).then_some(cost),
-            most_errors,
-        )
-    });
-    // Nothing follows an error.
-    let until_error = steps.take_while(move |step| {
-        let before = failed;
-        failed |= matches!(step, Step::Error(_));
-        std::future::ready(!before)
-    });
-    until_error.boxed()
-}
-
 /// The step that a response is; with a cost it is the first.
-fn step(response: async_graphql::Response, cost: Option<Cost>, most_errors: usize) -> Step {
+pub fn step(response: async_graphql::Response, cost: Option<Cost>, most_errors: usize) -> Step {
     // Whoever could not subscribe at all gets an error, and nothing after it.
     let stillborn = cost.is_some()
         && response.data == async_graphql::Value::Null

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_graphql::{Response, Value};
+use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
@@ -16,6 +16,7 @@ use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
 use crate::auth::{Role, Viewer};
+use crate::error::Error;
 use crate::events::feed::Signal;
 use crate::events::{Position, Standing};
 use crate::graphql::limits::{Likeness, Prepared};
@@ -174,9 +175,9 @@ impl Operation {
     async fn run_once(&self, signals: Vec<Signal>, turns: &Semaphore) -> Vec<Answer> {
         let _turn = turns.acquire().await;
         let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
-        let fault = |code, panicked| Answer {
+        let fault = |error: ServerError, panicked| Answer {
             position,
-            response: Response::from_errors(vec![answer::error(code, "")]),
+            response: Response::from_errors(vec![error]),
             up_to_date: false,
             panicked,
         };
@@ -185,9 +186,12 @@ impl Operation {
             Ok(Ok(answers)) => answers,
             Ok(Err(_panic)) => {
                 tracing::error!("a resolver of a subscription panicked");
-                vec![fault(INTERNAL, true)]
+                vec![fault(answer::error(INTERNAL, ""), true)]
             }
-            Err(_elapsed) => vec![fault(UNAVAILABLE, false)],
+            Err(_elapsed) => {
+                let away = answer::error(UNAVAILABLE, Error::Unavailable.message());
+                vec![fault(away, false)]
+            }
         }
     }
 
@@ -253,7 +257,7 @@ struct Answer {
 impl Answer {
     /// Whether it may be another when it is asked for again.
     fn is_a_fault(&self) -> bool {
-        let code = |error: &async_graphql::ServerError| error.extensions.as_ref()?.get("code").cloned();
+        let code = |error: &ServerError| error.extensions.as_ref()?.get("code").cloned();
         let mut errors = self.response.errors.iter();
         self.panicked || errors.any(|error| code(error) == Some(Value::from(UNAVAILABLE)))
     }

@@ -12,7 +12,7 @@ use async_graphql::{
 use dealstream::app::App;
 use dealstream::graphql::limits::{Documents, Limits, Prepared, validator};
 use dealstream::http::answer::Cost;
-use dealstream::http::live::{self, Steps};
+use dealstream::http::live::{self, Step, Steps};
 use dealstream::http::{Backend, Http, Settings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -229,8 +229,18 @@ impl Backend for Small {
         let session = self.session(viewer.cloned(), None);
         let request = self.attach(prepared.request(), &session);
         let behind = self.behind.clone();
-        let finish = move || finish(&behind, &session);
-        live::alone(self.schema.execute_stream(request), cost, 20, finish)
+        // Nothing is shared here: a step for each response, up to an error.
+        let responses = self.schema.execute_stream(request).enumerate();
+        let steps = responses.map(move |(number, response)| {
+            finish(&behind, &session);
+            live::step(response, (number == 0).then_some(cost), 20)
+        });
+        steps
+            .scan(false, |failed, step| {
+                let next = (!std::mem::replace(failed, matches!(step, Step::Error(_)))).then_some(step);
+                std::future::ready(next)
+            })
+            .boxed()
     }
 
     fn identity(&self, _viewer: &String) -> (Uuid, Uuid) {
