@@ -22,6 +22,7 @@ use crate::crm::interactions::{
 use crate::crm::pipelines::{
     Pipeline, PipelineById, PipelineMutation, PipelineQuery, PipelineStage, StageById,
 };
+use crate::crypto::Vault;
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
@@ -178,11 +179,24 @@ fn builder() -> SchemaBuilder {
         .with_sorted_fields()
 }
 
+/// What resolvers need besides the session; each is found by its type, as `ctx.data_unchecked::<Arc<…>>()`.
+pub struct Services {
+    pub vault: Arc<Vault>,
+    pub tokens: Arc<Tokens>,
+    pub revocations: Arc<Revocations>,
+}
+
 /// Builds the schema that executes, and the guard that judges every document before it comes there.
 ///
 /// The schema repeats none of the guard's checks: a document is validated once, when it is first seen.
-pub fn build(tokens: Arc<Tokens>, revocations: Arc<Revocations>, limits: Limits) -> (Schema, Documents) {
+pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
+    let Services {
+        vault,
+        tokens,
+        revocations,
+    } = services;
     let schema = builder()
+        .data(vault)
         .data(tokens)
         .data(revocations)
         .validation_mode(ValidationMode::Fast)

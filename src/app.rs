@@ -13,10 +13,11 @@ use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Schema};
+use crate::api::{self, Schema, Services};
 use crate::auth::token::Tokens;
 use crate::auth::{Revocations, Viewer};
 use crate::config::Config;
+use crate::crypto::{MasterKey, Vault};
 use crate::db::{Database, migrate};
 use crate::error::{Error, Result};
 use crate::events::retention::Rounds;
@@ -33,6 +34,8 @@ pub struct App {
     pub schema: Schema,
     /// The guard that every document passes before it is executed.
     pub documents: Documents,
+    /// Opens what is kept sealed.
+    pub vault: Arc<Vault>,
     pub tokens: Arc<Tokens>,
     /// Which tokens are refused all the same.
     pub revocations: Arc<Revocations>,
@@ -52,6 +55,7 @@ impl App {
             .as_ref()
             .ok_or("JWT_SECRET is missing: give at least 32 random bytes.")?;
         let secret = secret.expose_secret().as_bytes();
+        let vault = Arc::new(vault(&config, secret)?);
         let tokens = Arc::new(Tokens::new(
             secret,
             &config.jwt_issuer,
@@ -68,7 +72,12 @@ impl App {
             ..Limits::default()
         };
         let revocations = Revocations::new(tokens.lifetime().to_std().unwrap_or_default());
-        let (schema, documents) = api::build(tokens.clone(), revocations.clone(), limits);
+        let services = Services {
+            vault: vault.clone(),
+            tokens: tokens.clone(),
+            revocations: revocations.clone(),
+        };
+        let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
             config,
             db,
@@ -76,6 +85,7 @@ impl App {
             redis,
             schema,
             documents,
+            vault,
             tokens,
             revocations,
             shutdown: CancellationToken::new(),
@@ -120,6 +130,19 @@ impl App {
     pub fn session(&self, viewer: Option<Viewer>) -> Session {
         Session::new(self.db.clone(), self.hub.clone(), viewer)
     }
+}
+
+/// The ring of master keys: those of the settings, or the one that the root secret stands for.
+fn vault(config: &Config, secret: &[u8]) -> Result<Vault, String> {
+    let root = MasterKey::of_secret(secret);
+    let Some(given) = &config.master_keys else {
+        return Vault::new([root]);
+    };
+    let given = given.expose_secret().split(',').map(MasterKey::parse);
+    // What was sealed before master keys were given stays readable.
+    let keys: Result<Vec<_>, String> = given.chain([Ok(root)]).collect();
+    keys.and_then(Vault::new)
+        .map_err(|problem| format!("DEALSTREAM_MASTER_KEYS: {problem}."))
 }
 
 /// The signing secret of a server with an embedded database: made at the first start and kept beside the data.

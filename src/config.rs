@@ -60,6 +60,11 @@ pub struct Config {
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
     pub jwt_secret: Option<SecretString>,
 
+    /// Keys that seal secrets in the database, as `name:base64` of 32 random bytes, separated by commas: the first seals,
+    /// all of them open. Without them a key made from JWT_SECRET is used, which stays in the ring.
+    #[arg(long, env = "DEALSTREAM_MASTER_KEYS", hide_env_values = true, global = true)]
+    pub master_keys: Option<SecretString>,
+
     /// Issuer that access tokens carry and must carry.
     #[arg(long, env = "JWT_ISSUER", default_value = "dealstream", global = true)]
     pub jwt_issuer: String,

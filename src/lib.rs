@@ -10,13 +10,14 @@
 //! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
 //! | [`events`] | the history: every change in order, and following it |
 //! | [`auth`] | passwords, tokens, and the whole policy of roles on one screen |
+//! | [`crypto`] | the vault: what is kept sealed, and under which key |
 //! | [`db`] | PostgreSQL and the tenant boundary: [`db::session`] is the file to read twice |
 //! | [`api`] | the schema's roots: every feature merged, a line each |
 //! | [`app`] | the only place where the parts meet |
 //! | [`http`] | GraphQL over HTTP and WebSocket, GraphiQL, health |
 //! | [`config`], [`error`], [`telemetry`] | settings, what can go wrong, logs |
 //!
-//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth → db → config → error`.
+//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth → db → crypto → config → error`.
 //! Inside a feature: `model ← queries ← types ← mutations, subscriptions`; only `queries` holds SQL.
 
 pub mod api;
@@ -24,6 +25,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod crm;
+pub mod crypto;
 pub mod db;
 pub mod demo;
 pub mod error;

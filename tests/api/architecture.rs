@@ -59,6 +59,7 @@ const LAYERS: &[&[&str]] = &[
     &["graphql"],
     &["events", "auth"],
     &["db"],
+    &["crypto"],
     &["telemetry"],
     &["config"],
     &["error"],
