@@ -95,6 +95,7 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(SignedIn {
+        rights: identity::rights_of(&user),
         tenant,
         user,
         session_id,

@@ -3,13 +3,17 @@
 pub mod password;
 pub mod permission;
 pub mod revocation;
+pub mod rights;
 pub mod token;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use permission::{Permission, Role};
 pub use revocation::Revocations;
+pub use rights::{Permissions, Reach, Resource, Rights, Scope};
 
 use crate::error::{Error, Result};
 
@@ -20,18 +24,19 @@ pub struct Viewer {
     pub user_id: Uuid,
     /// From signing in on: a UUIDv7, whose time is the beginning of the session by the database's clock.
     pub session_id: Uuid,
-    pub role: Role,
+    /// What they may do, as it was when the token was issued.
+    pub rights: Arc<Rights>,
     /// When the access token ends, and with it every stream that it opened.
     pub expires_at: DateTime<Utc>,
 }
 
 impl Viewer {
-    /// Refuses what the viewer's role does not permit.
+    /// Refuses what the viewer's rights do not permit.
     ///
     /// # Errors
     /// [`Error::Forbidden`] with the name of the missing permission.
     pub fn require(&self, permission: Permission) -> Result<()> {
-        if self.role.permits(permission) {
+        if self.rights.permits(permission) {
             Ok(())
         } else {
             Err(Error::Forbidden(permission.name()))

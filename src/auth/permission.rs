@@ -61,6 +61,21 @@ text_enum! {
         InteractionsWrite = "INTERACTIONS_WRITE",
         /// Delete interactions.
         InteractionsDelete = "INTERACTIONS_DELETE",
+        /// See e-mail addresses, telephone numbers and postal addresses of contacts and companies, which are masked
+        /// otherwise.
+        ContactDetailsRead = "CONTACT_DETAILS_READ",
+        /// See highly sensitive fields, such as tax ids and bank details.
+        SensitiveRead = "SENSITIVE_READ",
+        /// Change highly sensitive fields.
+        SensitiveWrite = "SENSITIVE_WRITE",
+        /// Create, change and delete the tenant's own roles.
+        RolesWrite = "ROLES_WRITE",
+        /// Create, change and delete teams, and say who leads them and who is in them.
+        TeamsWrite = "TEAMS_WRITE",
+        /// See, create and revoke keys with which other programs use this API.
+        ApiKeysWrite = "API_KEYS_WRITE",
+        /// See who did what, when and from where.
+        AuditRead = "AUDIT_READ",
     }
 }
 
@@ -75,10 +90,22 @@ impl Role {
     /// Whether this role permits it. One line a role; what is not named is not permitted.
     pub fn permits(self, permission: Permission) -> bool {
         use Permission as P;
-        let reads = permission.name().ends_with("_READ");
+        // What is an admin's alone, unless a role of the tenant's own has it.
+        let reserved = matches!(
+            permission,
+            P::TenantWrite
+                | P::UsersWrite
+                | P::RolesWrite
+                | P::TeamsWrite
+                | P::ApiKeysWrite
+                | P::AuditRead
+                | P::SensitiveRead
+                | P::SensitiveWrite
+        );
+        let reads = !reserved && permission.name().ends_with("_READ");
         match self {
             Self::Admin => true,
-            Self::Manager => !matches!(permission, P::TenantWrite | P::UsersWrite),
+            Self::Manager => !reserved,
             Self::Sales => {
                 reads
                     || matches!(
@@ -94,7 +121,7 @@ impl Role {
                         P::CompaniesWrite | P::ContactsWrite | P::InteractionsWrite
                     )
             }
-            Self::Viewer => reads,
+            Self::Viewer => reads && permission != P::ContactDetailsRead,
         }
     }
 

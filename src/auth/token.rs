@@ -1,11 +1,14 @@
 //! Access tokens: JSON Web Tokens (RFC 7519), checked as strictly as RFC 8725 asks.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Role, Viewer};
+use super::Viewer;
+use super::rights::{Rights, RightsClaims};
 use crate::error::{Error, Result};
 
 /// Fewest bytes of a signing secret: as many as the output of SHA-256 (RFC 7518, section 3.2).
@@ -27,7 +30,9 @@ struct Claims {
     tid: Uuid,
     /// The session.
     sid: Uuid,
-    role: Role,
+    /// What the user may do.
+    #[serde(flatten)]
+    rights: RightsClaims,
     iat: i64,
     nbf: i64,
     exp: i64,
@@ -86,7 +91,7 @@ impl Tokens {
         tenant_id: Uuid,
         user_id: Uuid,
         session_id: Uuid,
-        role: Role,
+        rights: Arc<Rights>,
         now: DateTime<Utc>,
     ) -> Result<(String, Viewer)> {
         let expires_at = now + self.lifetime;
@@ -96,7 +101,7 @@ impl Tokens {
             sub: user_id,
             tid: tenant_id,
             sid: session_id,
-            role,
+            rights: rights.to_claims(),
             iat: now.timestamp(),
             nbf: now.timestamp(),
             exp: expires_at.timestamp(),
@@ -111,7 +116,7 @@ impl Tokens {
                 tenant_id,
                 user_id,
                 session_id,
-                role,
+                rights,
                 expires_at,
             },
         ))
@@ -150,7 +155,7 @@ impl Tokens {
             tenant_id: claims.tid,
             user_id: claims.sub,
             session_id: claims.sid,
-            role: claims.role,
+            rights: Arc::new(Rights::from_claims(&claims.rights)),
             expires_at,
         })
     }

@@ -111,7 +111,7 @@ impl Backend for Arc<Live> {
     }
 
     fn renews(&self, older: &Viewer, newer: &Viewer) -> bool {
-        self.identity(older) == self.identity(newer) && older.role == newer.role
+        self.identity(older) == self.identity(newer) && older.rights == newer.rights
     }
 
     async fn database_answers(&self) -> bool {

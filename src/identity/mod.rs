@@ -5,7 +5,9 @@ mod mutations;
 mod queries;
 mod types;
 
-pub use model::{Tenant, User};
-pub use mutations::{IdentityMutation, SignInPayload, SignedIn};
-pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session};
+pub use model::{SignedIn, Tenant, User};
+pub use mutations::{IdentityMutation, SignInPayload};
+pub use queries::{
+    NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session, rights_of,
+};
 pub use types::{IdentityQuery, currency_or_tenants};

@@ -5,10 +5,11 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::auth::{Permission, Role};
+use crate::auth::{Permission, Rights, Role};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
 use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::events::Position;
 use crate::graphql::change::Followed;
 use crate::graphql::scalar::CurrencyCode;
 
@@ -45,6 +46,17 @@ impl Kind for Tenant {
 
 impl Kind for User {
     const PREFIX: &'static str = "user";
+}
+
+/// Who has proved to be a user of a tenant, and has a session there.
+pub struct SignedIn {
+    pub tenant: Tenant,
+    pub user: User,
+    pub rights: Rights,
+    /// See [`crate::auth::Viewer::session_id`].
+    pub session_id: Uuid,
+    /// Where the tenant's history stands, when it was changed for this.
+    pub position: Option<Position>,
 }
 
 /// From signing in to signing out. Nothing is kept of it but what the history tells, to nobody: it is no record.

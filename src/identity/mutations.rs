@@ -10,13 +10,12 @@ use uuid::Uuid;
 use super::model::Session;
 use super::queries;
 use super::types::Viewer;
-use super::{Tenant, User};
+use super::{SignedIn, Tenant, User};
 use crate::auth::token::Tokens;
 use crate::auth::{self, Permission, Revocations, Role, password};
 use crate::db::directory::{self, Account};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::Position;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
 use crate::graphql::{Can, ContextExt, Outcome, mutate, mutate_alone};
@@ -120,16 +119,6 @@ pub struct SignInPayload {
     viewer: Option<Viewer>,
     #[graphql(flatten)]
     outcome: Outcome,
-}
-
-/// Who has proved to be a user of a tenant, and has a session there.
-pub struct SignedIn {
-    pub tenant: Tenant,
-    pub user: User,
-    /// See [`crate::auth::Viewer::session_id`].
-    pub session_id: Uuid,
-    /// Where the tenant's history stands, when it was changed for this.
-    pub position: Option<Position>,
 }
 
 /// The answer to `createUser`.
@@ -406,6 +395,7 @@ impl SignInPayload {
         let SignedIn {
             tenant,
             user,
+            rights,
             session_id,
             position,
         } = proved;
@@ -413,7 +403,7 @@ impl SignInPayload {
             tenant.id.uuid(),
             user.id.uuid(),
             session_id,
-            user.role,
+            Arc::new(rights),
             Utc::now(),
         )?;
         Ok(Self {
@@ -493,11 +483,5 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
         None => memberships.next(),
     };
     let begun = queries::begin_session(db, &membership.ok_or_else(refused)?, &account).await?;
-    let (tenant, user, session_id) = begun.ok_or_else(refused)?;
-    Ok(SignedIn {
-        tenant,
-        user,
-        session_id,
-        position: None,
-    })
+    begun.ok_or_else(refused)
 }

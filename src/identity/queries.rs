@@ -10,9 +10,9 @@ use diesel::sql_types::{Double, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::model::{Tenant, User};
+use super::model::{SignedIn, Tenant, User};
 use super::types::UserFilter;
-use crate::auth::{Role, revocation};
+use crate::auth::{Rights, Role, revocation};
 use crate::db::Database;
 use crate::db::directory::{self, Account, Membership, Revocation};
 use crate::db::id::Id;
@@ -293,8 +293,8 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
     Ok(())
 }
 
-/// Begins a session of an account's user in a tenant. Answers it with the tenant and the user, or nothing when the user
-/// is not, or no longer, active there, or when the password has changed since the account was read.
+/// Begins a session of an account's user in a tenant. Answers it with all that a token needs, or nothing when the user is
+/// not, or no longer, active there, or when the password has changed since the account was read.
 ///
 /// # Errors
 /// When the database fails.
@@ -302,7 +302,7 @@ pub(super) async fn begin_session(
     db: &Database,
     membership: &Membership,
     account: &Account,
-) -> Result<Option<(Tenant, User, Uuid)>> {
+) -> Result<Option<SignedIn>> {
     let tx = db.begin(membership.tenant_id).await?;
     let mut conn = tx.conn();
     // Whoever changes the user or the password at this moment holds a lock: the session knows the old state and begins
@@ -323,9 +323,20 @@ pub(super) async fn begin_session(
         .select(Tenant::as_select())
         .first(&mut conn)
         .await?;
-    let session_id = new_session(&tx).await?;
+    let (rights, session_id) = (rights_of(&user), new_session(&tx).await?);
     tx.commit().await?;
-    Ok(Some((tenant, user, session_id)))
+    Ok(Some(SignedIn {
+        tenant,
+        user,
+        rights,
+        session_id,
+        position: None,
+    }))
+}
+
+/// What a user may do.
+pub fn rights_of(user: &User) -> Rights {
+    Rights::of(user.role)
 }
 
 /// The id of a session that begins now, by the clock that revocations go by.

@@ -134,12 +134,12 @@ impl Viewer {
 
     /// Your role, as your access token has it.
     async fn role(&self) -> Role {
-        self.viewer.role
+        self.viewer.rights.role
     }
 
-    /// What your role permits.
+    /// What you may do, as your access token has it.
     async fn permissions(&self) -> Vec<Permission> {
-        self.viewer.role.permissions()
+        self.viewer.rights.permissions().iter().collect()
     }
 
     /// The position of the tenant's history that this answer shows: all of a query is read at one moment. Subscribe

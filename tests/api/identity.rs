@@ -112,7 +112,7 @@ async fn signing_in_needs_the_right_password_and_tells_nothing_otherwise() {
             (&me["user"]["id"], tenant)
         );
         let signed_in = app.with_token(payload["accessToken"].as_str().unwrap());
-        assert_eq!(signed_in.viewer().role, Role::Admin);
+        assert_eq!(signed_in.viewer().rights.role, Role::Admin);
         let expires: chrono::DateTime<Utc> = payload["expiresAt"].as_str().unwrap().parse().unwrap();
         assert_eq!(expires, signed_in.viewer().expires_at);
     }
@@ -180,7 +180,7 @@ async fn a_person_in_two_tenants_chooses_one_of_them() {
     assert_eq!(
         (
             guest.viewer().tenant_id,
-            guest.viewer().role,
+            guest.viewer().rights.role,
             guest.viewer().user_id
         ),
         (tenant, Role::Viewer, user)

@@ -92,7 +92,7 @@ async fn an_admin_adds_a_person_who_then_signs_in() {
         "a retry is answered the same"
     );
     let linus = sign_in(&app, &email, PASSWORD, None).await.unwrap();
-    assert_eq!(linus.viewer().role, Role::Sales);
+    assert_eq!(linus.viewer().rights.role, Role::Sales);
     assert_eq!(linus.viewer().tenant_id, admin.viewer().tenant_id);
     assert_eq!(json!(id_of(&linus)), user["id"]);
     linus.company("Acme").await;
@@ -167,7 +167,7 @@ async fn who_belongs_to_another_tenant_keeps_their_password_and_nothing_tells_of
     );
     let here = sign_in(&app, email, PASSWORD, Some(&admin)).await.unwrap();
     assert_eq!(here.viewer().tenant_id, admin.viewer().tenant_id);
-    assert_eq!(here.viewer().role, Role::Viewer);
+    assert_eq!(here.viewer().rights.role, Role::Viewer);
     let there = sign_in(&app, email, PASSWORD, None).await.unwrap();
     assert_eq!(there.viewer().tenant_id, grace.viewer().tenant_id);
     // What happens to them in one tenant is nothing to the other.
@@ -221,7 +221,7 @@ async fn another_role_holds_at_once_and_ends_what_was_signed_in_with_the_old_one
     for app in [&app, &elsewhere] {
         let again = sign_in(app, &email, PASSWORD, None).await.unwrap();
         assert!(good(&again));
-        assert_eq!(again.viewer().role, Role::Viewer);
+        assert_eq!(again.viewer().rights.role, Role::Viewer);
     }
     until("the other instance to hear of it", || {
         elsewhere.app.authenticate(&one.token()).is_err()

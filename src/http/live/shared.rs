@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
-use crate::auth::{Role, Viewer};
+use crate::auth::{Rights, Viewer};
 use crate::error::Error;
 use crate::events::feed::Signal;
 use crate::events::{Position, Standing};
@@ -52,11 +52,11 @@ pub struct Live {
 }
 
 /// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
-/// depends on more than the tenant and the role; what comes to depend on the user belongs in here.
+/// depends on more than the tenant and the rights; what comes to depend on the user belongs in here.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     /// Of somebody who has signed in.
-    rights: Option<(Uuid, Role)>,
+    rights: Option<(Uuid, Arc<Rights>)>,
     likeness: Likeness,
 }
 
@@ -91,7 +91,7 @@ impl Live {
         let operation = Arc::new(Operation {
             live: self.clone(),
             key: Key {
-                rights: viewer.map(|viewer| (viewer.tenant_id, viewer.role)),
+                rights: viewer.map(|viewer| (viewer.tenant_id, viewer.rights.clone())),
                 likeness: prepared.likeness(),
             },
             prepared,
@@ -129,7 +129,10 @@ impl Live {
 impl Operation {
     /// Only who has signed in gets as far as where this is asked.
     fn tenant(&self) -> Uuid {
-        self.key.rights.map_or(Uuid::nil(), |(tenant_id, _)| tenant_id)
+        self.key
+            .rights
+            .as_ref()
+            .map_or(Uuid::nil(), |(tenant_id, _)| *tenant_id)
     }
 
     fn follow(&self, after: Option<Position>) -> BoxStream<'static, Vec<Signal>> {
@@ -198,11 +201,11 @@ impl Operation {
     async fn execute(&self, signals: Vec<Signal>) -> Vec<Answer> {
         let app = &self.live.app;
         // Of the rights alone: who among the alike asked first must make no difference.
-        let viewer = self.key.rights.map(|(tenant_id, role)| Viewer {
-            tenant_id,
+        let viewer = self.key.rights.as_ref().map(|(tenant_id, rights)| Viewer {
+            tenant_id: *tenant_id,
             user_id: Uuid::nil(),
             session_id: Uuid::nil(),
-            role,
+            rights: rights.clone(),
             expires_at: chrono::DateTime::UNIX_EPOCH,
         });
         let session = Arc::new(app.session(viewer).with_signals(signals));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_graphql::{Request, Variables};
 use dealstream::app::App;
-use dealstream::auth::{Role, Viewer};
+use dealstream::auth::{Rights, Role, Viewer};
 use dealstream::config::Config;
 use dealstream::db::id::Id;
 use dealstream::db::migrate;
@@ -178,7 +178,13 @@ impl TestApp {
         let (_, viewer) = self
             .app
             .tokens
-            .issue(tenant, user, Uuid::now_v7(), role, chrono::Utc::now())
+            .issue(
+                tenant,
+                user,
+                Uuid::now_v7(),
+                Arc::new(Rights::of(role)),
+                chrono::Utc::now(),
+            )
             .unwrap();
         Client {
             app: self.app.clone(),
@@ -213,7 +219,7 @@ impl Client {
                 viewer.tenant_id,
                 viewer.user_id,
                 viewer.session_id,
-                viewer.role,
+                viewer.rights.clone(),
                 chrono::Utc::now(),
             )
             .unwrap()
