@@ -126,6 +126,15 @@ impl App {
         Ok(viewer)
     }
 
+    /// Who sends a bearer token of whatever kind.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when it is not valid, or no longer.
+    #[expect(clippy::unused_async, reason = "some kinds of tokens have to be looked up")]
+    pub async fn identify(&self, bearer: &str) -> Result<Viewer> {
+        self.authenticate(bearer)
+    }
+
     /// A session for one operation. Put it into the request as `Arc<Session>`.
     pub fn session(&self, viewer: Option<Viewer>) -> Session {
         Session::new(self.db.clone(), self.hub.clone(), viewer)

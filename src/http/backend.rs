@@ -10,6 +10,7 @@ use super::Settings;
 use super::live::{Live, Steps};
 use crate::auth::Viewer;
 use crate::config::Config;
+use crate::error::Result;
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Prepared};
 
@@ -29,8 +30,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Who a bearer token belongs to.
     ///
     /// # Errors
-    /// An error whose message the client will see.
-    fn authenticate(&self, bearer: &str) -> async_graphql::Result<Self::Viewer>;
+    /// [`Error::Unauthenticated`](crate::error::Error), or [`Error::Unavailable`](crate::error::Error) when it could not
+    /// be found out.
+    fn authenticate(&self, bearer: &str) -> impl Future<Output = Result<Self::Viewer>> + Send;
 
     /// How long a viewer's token is still valid.
     fn expires_in(&self, viewer: &Self::Viewer) -> Duration;
@@ -71,8 +73,8 @@ impl Backend for Arc<Live> {
         &self.app.documents
     }
 
-    fn authenticate(&self, bearer: &str) -> async_graphql::Result<Viewer> {
-        Ok(self.app.authenticate(bearer)?)
+    async fn authenticate(&self, bearer: &str) -> Result<Viewer> {
+        self.app.identify(bearer).await
     }
 
     fn expires_in(&self, viewer: &Viewer) -> Duration {

@@ -22,9 +22,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::answer::{self, Answer, BAD_REQUEST, Cost, INTERNAL, TIMEOUT, UNAUTHENTICATED};
+use super::answer::{self, Answer, BAD_REQUEST, Cost, INTERNAL, TIMEOUT};
 use super::headers::{self, RequestId};
 use super::{Backend, Http, sse, websocket};
+use crate::error::Error;
 use crate::graphql::limits::Refusal;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -125,7 +126,7 @@ async fn respond<B: Backend>(
             ));
         }
     };
-    let viewer = viewer(http, &parts.headers)?;
+    let viewer = viewer(http, &parts.headers).await?;
     let settings = &http.settings;
     let operation_name = question.operation_name.as_deref();
     let prepared = match http
@@ -370,22 +371,26 @@ async fn read<B: Backend>(http: &Http<B>, parts: &Parts, body: Body) -> Result<B
 }
 
 /// Who asks; nobody when no token came.
-fn viewer<B: Backend>(http: &Http<B>, headers: &HeaderMap) -> Result<Option<B::Viewer>, Refused> {
+async fn viewer<B: Backend>(http: &Http<B>, headers: &HeaderMap) -> Result<Option<B::Viewer>, Refused> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };
-    let wrong = |message: Cow<'static, str>| Refused {
-        status: StatusCode::UNAUTHORIZED,
-        code: UNAUTHENTICATED,
-        message,
-        allow: None,
+    let wrong = || Error::Unauthenticated("Send the access token as \"Authorization: Bearer …\".");
+    let token = header.to_str().ok().and_then(bearer).ok_or_else(wrong);
+    let viewer = match token {
+        Ok(token) => http.backend.authenticate(token).await,
+        Err(error) => Err(error),
     };
-    let token = header.to_str().ok().and_then(bearer);
-    let token = token.ok_or_else(|| wrong("Send the access token as \"Authorization: Bearer …\".".into()))?;
-    match http.backend.authenticate(token) {
-        Ok(viewer) => Ok(Some(viewer)),
-        Err(error) => Err(wrong(error.message.into())),
-    }
+    viewer.map(Some).map_err(|error| Refused {
+        status: match error {
+            Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Error::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        code: error.code(),
+        message: error.message().into(),
+        allow: None,
+    })
 }
 
 /// The token of `Bearer …`.

@@ -38,6 +38,7 @@ use super::live::{Member, Next, Step, Steps};
 use super::serve::Client;
 use super::streams::Place;
 use super::{Backend, Http};
+use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
 
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -62,6 +63,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 struct Close(u16, &'static str);
 
 const TOO_BIG: Close = Close(1009, "Message too big");
+const TRY_LATER: Close = Close(1013, "Try again later");
 const RESTART: Close = Close(1012, "Service restart");
 const INVALID: Close = Close(4400, "Invalid message");
 const UNAUTHORIZED: Close = Close(4401, "Unauthorized");
@@ -285,7 +287,7 @@ impl<B: Backend> Connection<B> {
                     let reply = match message {
                         None => return None,
                         Some(Err(error)) => return too_big(&error).then_some(TOO_BIG),
-                        Some(Ok(Message::Text(text))) => match self.message(text.as_str()) {
+                        Some(Ok(Message::Text(text))) => match self.message(text.as_str()).await {
                             Ok(reply) => reply,
                             Err(close) => return Some(close),
                         },
@@ -439,7 +441,7 @@ impl<B: Backend> Connection<B> {
     }
 
     /// Does what a message says; answers what to send at once.
-    fn message(&mut self, text: &str) -> Result<Option<String>, Close> {
+    async fn message(&mut self, text: &str) -> Result<Option<String>, Close> {
         // An array would be taken for the members in their order.
         if !text.trim_start().starts_with('{') {
             return Err(INVALID);
@@ -452,7 +454,7 @@ impl<B: Backend> Connection<B> {
                     return Err(INIT_TWICE);
                 }
                 let token = token(&payload).ok_or(UNAUTHORIZED)?;
-                let viewer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
+                let viewer = authenticate(&self.http, token).await?;
                 self.sign_in(viewer);
                 Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
             }
@@ -460,7 +462,7 @@ impl<B: Backend> Connection<B> {
                 let payload = object(message.payload)?;
                 if let (Some(viewer), Some(token)) = (&self.viewer, token(&payload)) {
                     // A fresh token, before the old one ends; it is not for sending back.
-                    let newer = self.http.backend.authenticate(token).map_err(|_| FORBIDDEN)?;
+                    let newer = authenticate(&self.http, token).await?;
                     if !self.http.backend.renews(viewer, &newer) {
                         return Err(FORBIDDEN);
                     }
@@ -646,6 +648,16 @@ fn frame(id: &str, kind: &str, payload: &[u8]) -> String {
     text.extend_from_slice(payload);
     text.push(b'}');
     String::from_utf8(text).expect("JSON is UTF-8")
+}
+
+/// Who a token belongs to.
+async fn authenticate<B: Backend>(http: &Http<B>, token: &str) -> Result<B::Viewer, Close> {
+    // Boxed, because every open socket has room for this one.
+    match Box::pin(http.backend.authenticate(token)).await {
+        Ok(viewer) => Ok(viewer),
+        Err(Error::Unavailable | Error::Internal(_)) => Err(TRY_LATER),
+        Err(_) => Err(FORBIDDEN),
+    }
 }
 
 fn id(id: Option<Cow<'_, str>>) -> Result<Cow<'_, str>, Close> {

@@ -155,6 +155,7 @@ async fn the_token_is_taken_in_the_forms_that_clients_send() {
         (json!({"Authorization": 5}), 4401),
         (json!({"Authorization": "Bearer wrong"}), 4403),
         (json!({"authToken": "wrong"}), 4403),
+        (json!({"authToken": "later"}), 1013),
         (json!("Bearer good"), 4400),
         (json!(["Bearer good"]), 4400),
     ] {

@@ -10,6 +10,7 @@ use async_graphql::{
     Context, Object, Request, Response, Schema, SchemaBuilder, Subscription, ValidationMode,
 };
 use dealstream::app::App;
+use dealstream::error::Error;
 use dealstream::graphql::limits::{Documents, Limits, Prepared, validator};
 use dealstream::http::answer::Cost;
 use dealstream::http::live::{self, Step, Steps};
@@ -182,10 +183,11 @@ impl Backend for Small {
         &self.documents
     }
 
-    fn authenticate(&self, bearer: &str) -> async_graphql::Result<String> {
+    async fn authenticate(&self, bearer: &str) -> Result<String, Error> {
         match bearer {
             TOKEN | "soon" => Ok(bearer.to_owned()),
-            _ => Err(async_graphql::Error::new("The access token is not valid.")),
+            "later" => Err(Error::Unavailable),
+            _ => Err(Error::Unauthenticated("The access token is not valid.")),
         }
     }
 
