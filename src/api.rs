@@ -10,7 +10,7 @@ use async_graphql::{
 
 use self::changes::ChangesSubscription;
 use crate::auth::token::Tokens;
-use crate::auth::{Permission, Revocations};
+use crate::auth::{Limiter, Permission, Revocations};
 use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery, CompanySubscription};
 use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery, ContactSubscription};
 use crate::crm::deals::{
@@ -184,6 +184,8 @@ pub struct Services {
     pub vault: Arc<Vault>,
     pub tokens: Arc<Tokens>,
     pub revocations: Arc<Revocations>,
+    /// Bounds what may be asked how often.
+    pub limiter: Arc<Limiter>,
 }
 
 /// Builds the schema that executes, and the guard that judges every document before it comes there.
@@ -194,11 +196,13 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         vault,
         tokens,
         revocations,
+        limiter,
     } = services;
     let schema = builder()
         .data(vault)
         .data(tokens)
         .data(revocations)
+        .data(limiter)
         .validation_mode(ValidationMode::Fast)
         .finish();
     let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Schema, Services};
 use crate::auth::token::Tokens;
-use crate::auth::{Revocations, Viewer};
+use crate::auth::{Limiter, Revocations, Viewer};
 use crate::config::Config;
 use crate::crypto::{MasterKey, Vault};
 use crate::db::{Database, migrate};
@@ -39,6 +39,8 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     /// Which tokens are refused all the same.
     pub revocations: Arc<Revocations>,
+    /// Bounds what may be asked how often.
+    pub limiter: Arc<Limiter>,
     /// Cancelled when the server begins to stop.
     pub shutdown: CancellationToken,
 }
@@ -72,10 +74,12 @@ impl App {
             ..Limits::default()
         };
         let revocations = Revocations::new(tokens.lifetime().to_std().unwrap_or_default());
+        let limiter = Limiter::new(&config.limits, vault.derive("limits"))?;
         let services = Services {
             vault: vault.clone(),
             tokens: tokens.clone(),
             revocations: revocations.clone(),
+            limiter: limiter.clone(),
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
@@ -88,6 +92,7 @@ impl App {
             vault,
             tokens,
             revocations,
+            limiter,
             shutdown: CancellationToken::new(),
         }))
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 /// The settings, from the command line, the environment or a `.env` file, in this order of precedence.
@@ -95,6 +96,15 @@ pub struct Config {
     )]
     pub allowed_origins: Vec<String>,
 
+    /// Proxies whose X-Forwarded-For or Forwarded header is believed, as addresses or networks such as 10.0.0.0/8,
+    /// separated by commas.
+    #[arg(long, env = "DEALSTREAM_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network, global = true)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Limits that are not as they are by default, such as `create-client=500/1h,requests=off`; `all=off` means all.
+    #[arg(long, env = "DEALSTREAM_LIMITS", value_delimiter = ',', global = true)]
+    pub limits: Vec<String>,
+
     /// Subscriptions that one user may have open on this instance.
     #[arg(long, env = "DEALSTREAM_STREAMS_PER_USER", default_value_t = 10_000, global = true,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -120,6 +130,14 @@ pub struct Config {
     /// How the history is followed.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    text.parse()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "an address or a network such as 10.0.0.0/8 is needed".to_owned())
 }
 
 /// The pace of following the history: no settings, but tests want another.

@@ -1,9 +1,11 @@
 //! Who is asking: passwords, access tokens and their revocation, roles and what they permit.
 
+pub mod origin;
 pub mod password;
 pub mod permission;
 pub mod revocation;
 pub mod rights;
+pub mod throttle;
 pub mod token;
 
 use std::sync::Arc;
@@ -11,9 +13,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+pub use origin::Origin;
 pub use permission::{Permission, Role};
 pub use revocation::Revocations;
 pub use rights::{Permissions, Reach, Resource, Rights, Scope};
+pub use throttle::{Limiter, Policy};
 
 use crate::error::{Error, Result};
 

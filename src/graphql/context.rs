@@ -9,7 +9,7 @@ use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
 
 use super::loader::{Batch, Loaders};
-use crate::auth::{Permission, Viewer};
+use crate::auth::{Origin, Permission, Viewer};
 use crate::db::Database;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
@@ -25,6 +25,7 @@ pub struct Session {
     db: Database,
     hub: Arc<Hub>,
     viewer: Option<Viewer>,
+    origin: Origin,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
     signals: Arc<Signals>,
@@ -86,6 +87,7 @@ impl Session {
             db,
             hub,
             viewer,
+            origin: Origin::default(),
             idempotency_key: None,
             reading: Mutex::default(),
             signals: Arc::default(),
@@ -104,6 +106,17 @@ impl Session {
     /// What this run of a subscription tells of.
     pub fn signals(&self) -> &Arc<Signals> {
         &self.signals
+    }
+
+    /// Sets where the request comes from.
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// Where the request comes from. Of a run of a subscription, which is for all who ask the same, nothing is known.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Sets the idempotency key that came with the request rather than in the input.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Settings;
 use super::live::{Live, Steps};
-use crate::auth::Viewer;
+use crate::auth::{Origin, Viewer};
 use crate::config::Config;
 use crate::error::Result;
 use crate::graphql::Session;
@@ -40,8 +40,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends when the viewer's token is no longer good, although its time is not over.
     fn revoked(&self, viewer: &Self::Viewer) -> impl Future<Output = ()> + Send + 'static;
 
-    /// A session for one operation; `idempotency_key` is the header of that name.
-    fn session(&self, viewer: Option<Self::Viewer>, idempotency_key: Option<String>) -> Arc<Self::Session>;
+    /// A session for one operation from there; `idempotency_key` is the header of that name.
+    fn session(
+        &self,
+        viewer: Option<Self::Viewer>,
+        origin: Origin,
+        idempotency_key: Option<String>,
+    ) -> Arc<Self::Session>;
 
     /// Puts a session where resolvers look for it.
     fn attach(&self, request: Request, session: &Arc<Self::Session>) -> Request;
@@ -88,8 +93,14 @@ impl Backend for Arc<Live> {
         self.app.revocations.watch(viewer)
     }
 
-    fn session(&self, viewer: Option<Viewer>, idempotency_key: Option<String>) -> Arc<Session> {
-        Arc::new(self.app.session(viewer).with_idempotency_key(idempotency_key))
+    fn session(
+        &self,
+        viewer: Option<Viewer>,
+        origin: Origin,
+        idempotency_key: Option<String>,
+    ) -> Arc<Session> {
+        let session = self.app.session(viewer).with_origin(origin);
+        Arc::new(session.with_idempotency_key(idempotency_key))
     }
 
     fn attach(&self, request: Request, session: &Arc<Session>) -> Request {
@@ -126,6 +137,7 @@ impl Settings {
     pub fn of(config: &Config, demo: bool) -> Self {
         Self {
             allowed_origins: config.allowed_origins.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
             graphiql: config.graphiql,
             streams_per_user: config.streams_per_user as usize,
             streams_per_tenant: config.streams_per_tenant as usize,

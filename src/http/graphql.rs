@@ -24,6 +24,7 @@ use serde::de::IgnoredAny;
 
 use super::answer::{self, Answer, BAD_REQUEST, Cost, INTERNAL, TIMEOUT};
 use super::headers::{self, RequestId};
+use super::origin::origin;
 use super::{Backend, Http, sse, websocket};
 use crate::error::Error;
 use crate::graphql::limits::Refusal;
@@ -163,14 +164,22 @@ async fn respond<B: Backend>(
     }
 
     let key = idempotency_key(&parts.headers)?;
+    let origin = origin(parts, &settings.trusted_proxies, id);
     if accepted.events_first || prepared.kind() == OperationType::Subscription {
-        return Ok(sse::respond(http.clone(), viewer, prepared, key, id.clone()));
+        return Ok(sse::respond(
+            http.clone(),
+            viewer,
+            origin,
+            prepared,
+            key,
+            id.clone(),
+        ));
     }
     let cost = Cost {
         requested: prepared.cost(),
         maximum: http.backend.documents().limits().cost,
     };
-    let session = http.backend.session(viewer, key);
+    let session = http.backend.session(viewer, origin, key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = execute(http, request, id).await;
     http.backend.finish(&session);

@@ -9,7 +9,8 @@
 //! | `/graphiql` | [`graphiql`]: the page to try it |
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
-//! [`backend`] is what stands behind, [`headers`] what every answer carries, [`serve`] the sockets below, [`answer`] how
+//! [`backend`] is what stands behind, [`headers`] what every answer carries, [`origin`] where
+//! requests come from, [`serve`] the sockets below, [`answer`] how
 //! results and errors become bytes.
 //!
 //! What servers of GraphQL get wrong, and where it is settled here:
@@ -47,6 +48,7 @@ pub mod graphql;
 pub mod headers;
 pub mod health;
 pub mod live;
+pub mod origin;
 pub mod serve;
 pub mod sse;
 pub mod streams;
@@ -57,6 +59,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -102,6 +105,8 @@ pub struct Settings {
     pub backlog: usize,
     /// Origins besides the server's own from which browsers may open a socket, such as `https://crm.example`.
     pub allowed_origins: Vec<String>,
+    /// Proxies that are believed when they tell where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether `/graphiql` is there.
     pub graphiql: bool,
     /// Whether `/graphiql` offers the demo users.
@@ -127,6 +132,7 @@ impl Default for Settings {
             streams_per_tenant: 50_000,
             backlog: 256,
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             graphiql: true,
             demo: false,
         }

@@ -32,6 +32,7 @@ use super::answer::{self, Cost, UNAUTHENTICATED};
 use super::headers::{self, RequestId};
 use super::streams::Place;
 use super::{Backend, Http, graphql, live};
+use crate::auth::Origin;
 use crate::graphql::limits::Prepared;
 
 /// What a stream of events has as its type.
@@ -47,6 +48,7 @@ type Results = BoxStream<'static, Result<Bytes, Vec<ServerError>>>;
 pub fn respond<B: Backend>(
     http: Arc<Http<B>>,
     viewer: Option<B::Viewer>,
+    origin: Origin,
     prepared: Prepared,
     idempotency_key: Option<String>,
     id: RequestId,
@@ -64,7 +66,7 @@ pub fn respond<B: Backend>(
         live::frames(http.backend.subscribe(viewer.as_ref(), prepared)).boxed()
     } else {
         let (http, id) = (http.clone(), id.clone());
-        let once = async move { Ok(once(&http, viewer, prepared, idempotency_key, &id).await) };
+        let once = async move { Ok(once(&http, viewer, origin, prepared, idempotency_key, &id).await) };
         futures::stream::once(once).boxed()
     };
     stream(http, results, until, place, id)
@@ -80,6 +82,7 @@ pub fn refused<B: Backend>(http: &Arc<Http<B>>, errors: Vec<ServerError>, id: &R
 async fn once<B: Backend>(
     http: &Http<B>,
     viewer: Option<B::Viewer>,
+    origin: Origin,
     prepared: Prepared,
     idempotency_key: Option<String>,
     id: &RequestId,
@@ -88,7 +91,7 @@ async fn once<B: Backend>(
         requested: prepared.cost(),
         maximum: http.backend.documents().limits().cost,
     };
-    let session = http.backend.session(viewer, idempotency_key);
+    let session = http.backend.session(viewer, origin, idempotency_key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = graphql::execute(http, request, id).await;
     http.backend.finish(&session);

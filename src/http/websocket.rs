@@ -35,9 +35,11 @@ use super::answer::{self, BAD_REQUEST, Cost};
 use super::graphql::{self, Question};
 use super::headers::{self, RequestId};
 use super::live::{Member, Next, Step, Steps};
+use super::origin::origin;
 use super::serve::Client;
 use super::streams::Place;
 use super::{Backend, Http};
+use crate::auth::Origin;
 use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
 
@@ -102,12 +104,13 @@ pub async fn upgrade<B: Backend>(http: Arc<Http<B>>, parts: &mut Parts) -> Respo
         .max_frame_size(http.settings.message_bytes);
     let speaks_it = upgrade.selected_protocol().is_some();
     let counted = http.sockets.token();
+    let origin = Arc::new(origin(parts, &http.settings.trusted_proxies, &id));
     // A socket takes the place of the connection that it was.
     let client = parts.extensions.get::<Client>().cloned();
     upgrade.on_upgrade(async move |mut socket| {
         let _held = (counted, client);
         let close = if speaks_it {
-            Connection::new(http).run(&mut socket).await
+            Connection::new(http, origin).run(&mut socket).await
         } else {
             Some(WRONG_PROTOCOL)
         };
@@ -207,6 +210,8 @@ struct Incoming<'a> {
 
 struct Connection<B: Backend> {
     http: Arc<Http<B>>,
+    /// Where the request for the socket came from.
+    origin: Arc<Origin>,
     viewer: Option<B::Viewer>,
     /// When the token of the viewer ends.
     expires: Option<Instant>,
@@ -225,10 +230,11 @@ struct Connection<B: Backend> {
 }
 
 impl<B: Backend> Connection<B> {
-    fn new(http: Arc<Http<B>>) -> Self {
+    fn new(http: Arc<Http<B>>, origin: Arc<Origin>) -> Self {
         Self {
             queue: mpsc::channel(http.settings.backlog),
             http,
+            origin,
             viewer: None,
             expires: None,
             revoked: None,
@@ -434,6 +440,7 @@ impl<B: Backend> Connection<B> {
     fn operation(&self, id: Arc<str>, number: u64) -> Operation<B> {
         Operation {
             http: self.http.clone(),
+            origin: self.origin.clone(),
             id,
             number,
             frames: self.queue.0.clone(),
@@ -547,6 +554,7 @@ impl<B: Backend> Connection<B> {
 /// One operation on its way.
 struct Operation<B: Backend> {
     http: Arc<Http<B>>,
+    origin: Arc<Origin>,
     id: Arc<str>,
     number: u64,
     frames: mpsc::Sender<Box<Frame>>,
@@ -580,7 +588,8 @@ impl<B: Backend> Operation<B> {
             requested: prepared.cost(),
             maximum: backend.documents().limits().cost,
         };
-        let session = backend.session(Some(viewer), None);
+        let origin = self.origin.of_request(request_id.as_str());
+        let session = backend.session(Some(viewer), origin, None);
         let request = backend.attach(prepared.request(), &session);
         let response = graphql::execute(&self.http, request, request_id).await;
         backend.finish(&session);

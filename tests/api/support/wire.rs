@@ -10,6 +10,7 @@ use async_graphql::{
     Context, Object, Request, Response, Schema, SchemaBuilder, Subscription, ValidationMode,
 };
 use dealstream::app::App;
+use dealstream::auth::Origin;
 use dealstream::error::Error;
 use dealstream::graphql::limits::{Documents, Limits, Prepared, validator};
 use dealstream::http::answer::Cost;
@@ -203,7 +204,7 @@ impl Backend for Small {
         async move { behind.revoked.notified().await }
     }
 
-    fn session(&self, viewer: Option<String>, key: Option<String>) -> Arc<Session> {
+    fn session(&self, viewer: Option<String>, _: Origin, key: Option<String>) -> Arc<Session> {
         Arc::new(Session {
             viewer,
             key,
@@ -228,7 +229,7 @@ impl Backend for Small {
             requested: prepared.cost(),
             maximum: self.documents.limits().cost,
         };
-        let session = self.session(viewer.cloned(), None);
+        let session = self.session(viewer.cloned(), Origin::default(), None);
         let request = self.attach(prepared.request(), &session);
         let behind = self.behind.clone();
         // Nothing is shared here: a step for each response, up to an error.

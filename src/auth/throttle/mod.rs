@@ -1,0 +1,331 @@
+//! How often what may be done: each [`Policy`] counts under a key of its own, a user, a tenant, a network, an account.
+//!
+//! | kind | how it counts |
+//! |---|---|
+//! | a bucket | holds so many, and fills up again evenly in the time of its limit |
+//! | failures | so many in a row are free, then each has to wait longer: the time of the limit, twice, four times as long |
+//!
+//! Everything that one request is charged for is taken together or not at all. Whoever is refused is told how long to
+//! wait, and being refused costs nothing: a client that keeps trying does not lock itself out for longer.
+//!
+//! The counts are kept [in this process](local). They are bounded; under a flood of keys those are forgotten first that
+//! would be forgotten soonest.
+
+mod limit;
+mod local;
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tokio::sync::{Mutex, MutexGuard};
+use zeroize::Zeroizing;
+
+use super::Origin;
+use crate::error::{Error, Result};
+pub use limit::{Kind, Limit, Policy};
+use local::Local;
+
+/// Lines in which attempts wait: those of a network one after the other, others hardly ever together.
+const LINES: usize = 256;
+
+/// A key as it is kept: nobody reads an address or an e-mail out of it.
+type Hashed = [u8; 16];
+
+/// Bounds what may be done how often.
+pub struct Limiter {
+    limits: [Option<Limit>; Policy::ALL.len()],
+    secret: Zeroizing<[u8; 32]>,
+    local: Local,
+    lines: Box<[Mutex<()>]>,
+}
+
+/// What is taken of a policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    policy: Policy,
+    key: Hashed,
+    limit: Limit,
+    cost: u32,
+}
+
+/// What is left of a policy after a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    pub policy: Policy,
+    pub limit: Limit,
+    /// What can be taken at once.
+    pub left: u32,
+}
+
+/// Nothing was taken, because one of the charges is more than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub policy: Policy,
+    pub limit: Limit,
+    /// How long to wait until the same is granted, if nothing else is taken meanwhile.
+    pub wait: Duration,
+}
+
+impl Refused {
+    /// Seconds to wait, rounded up.
+    pub fn retry_after(&self) -> u32 {
+        u32::try_from(self.wait.as_millis().div_ceil(1000))
+            .unwrap_or(u32::MAX)
+            .max(1)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Self::RateLimited(refused.retry_after())
+    }
+}
+
+/// An attempt to prove something, such as a password. It counts as failed until it is told that it succeeded.
+#[must_use = "what succeeds must say so"]
+pub struct Attempt<'a> {
+    limiter: &'a Limiter,
+    charges: Vec<Charge>,
+    /// Those of one network come one after the other: otherwise the first five of an office would shut out the sixth
+    /// although all of them are about to succeed.
+    _turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl Attempt<'_> {
+    /// The proof was good: the account's failures are forgotten, and the network is not charged for this one.
+    pub async fn succeeded(self) {
+        for charge in &self.charges {
+            if charge.policy.counts_networks() {
+                self.limiter.local.give_back(charge);
+            } else {
+                self.limiter.local.forget(charge);
+            }
+        }
+    }
+}
+
+impl Limiter {
+    /// A limiter with the default limits but for those of the settings. Keys are kept hashed with the secret.
+    ///
+    /// # Errors
+    /// A sentence for the operator when a setting cannot be read.
+    pub fn new(settings: &[String], secret: Zeroizing<[u8; 32]>) -> Result<Arc<Self>, String> {
+        Ok(Arc::new(Self {
+            limits: limit::limits(settings)?,
+            secret,
+            local: Local::default(),
+            lines: std::iter::repeat_with(Mutex::default).take(LINES).collect(),
+        }))
+    }
+
+    /// The limit of a policy; nothing when it is switched off.
+    pub fn limit(&self, policy: Policy) -> Option<Limit> {
+        self.limits[policy as usize]
+    }
+
+    /// Takes from a policy under a key.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] when there is not so much.
+    pub async fn take(&self, policy: Policy, key: &str, cost: u32) -> Result<()> {
+        let charges = self.charge(policy, key, cost);
+        self.take_all(charges.as_slice()).await?;
+        Ok(())
+    }
+
+    /// Takes from a policy that counts by the client's address. What comes from nowhere, from the server itself, is free.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] when there is not so much.
+    pub async fn take_from(&self, policy: Policy, origin: &Origin, cost: u32) -> Result<()> {
+        match origin.network() {
+            Some(network) => self.take(policy, &network, cost).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Begins an attempt to prove something for an account, known or not, from somewhere: see [`Attempt`].
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] when there were too many failures, with the time to wait.
+    pub async fn attempt(
+        &self,
+        by_network: Policy,
+        origin: &Origin,
+        by_account: Policy,
+        account: &str,
+    ) -> Result<Attempt<'_>> {
+        let network = origin.network();
+        let charges = [
+            network
+                .as_ref()
+                .and_then(|network| self.charge(by_network, network, 1)),
+            self.charge(by_account, account, 1),
+        ];
+        let charges: Vec<Charge> = charges.into_iter().flatten().collect();
+        let turn = match charges.first() {
+            Some(first) => Some(self.lines[usize::from(first.key[0]) % LINES].lock().await),
+            None => None,
+        };
+        self.take_all(&charges).await?;
+        Ok(Attempt {
+            limiter: self,
+            charges,
+            _turn: turn,
+        })
+    }
+
+    /// Forgets what was taken under a key: when an account has a new password, say.
+    pub async fn reset(&self, policy: Policy, key: &str) {
+        if let Some(charge) = self.charge(policy, key, 0) {
+            self.local.forget(&charge);
+        }
+    }
+
+    /// What is to be taken; nothing when the policy is switched off. More than the limit ever holds counts as all of it.
+    pub fn charge(&self, policy: Policy, key: &str, cost: u32) -> Option<Charge> {
+        let limit = self.limit(policy)?;
+        Some(Charge {
+            policy,
+            key: self.hash(policy, key),
+            limit,
+            cost: cost.min(limit.count),
+        })
+    }
+
+    /// Takes all of it, or nothing. Answers what is left of each.
+    ///
+    /// # Errors
+    /// [`Refused`], of the charge that has to wait longest.
+    pub async fn take_all(&self, charges: &[Charge]) -> Result<Vec<Balance>, Refused> {
+        self.local.take_all(now(), charges)
+    }
+
+    fn hash(&self, policy: Policy, key: &str) -> Hashed {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.secret[..]);
+        context.update(policy.name().as_bytes());
+        context.update(b"\0");
+        context.update(key.as_bytes());
+        let mut hashed = Hashed::default();
+        hashed.copy_from_slice(&context.finish().as_ref()[..16]);
+        hashed
+    }
+}
+
+/// Milliseconds since this process first asked.
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(settings: &[&str]) -> Arc<Limiter> {
+        let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
+        Limiter::new(&settings, Zeroizing::new([7; 32])).expect("they can be read")
+    }
+
+    fn from(ip: &str) -> Origin {
+        Origin::new(Some(ip.parse().expect("an address")), None, "1")
+    }
+
+    async fn fails(limiter: &Limiter, ip: &str, account: &str) -> Result<(), u32> {
+        let origin = from(ip);
+        let begun = limiter
+            .attempt(Policy::SignInNetwork, &origin, Policy::SignInAccount, account)
+            .await;
+        match begun {
+            Ok(_failed) => Ok(()),
+            Err(Error::RateLimited(seconds)) => Err(seconds),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn five_failures_shut_out_a_network_and_an_account_each() {
+        let limiter = limiter(&[]);
+        for n in 0..5 {
+            assert_eq!(
+                fails(&limiter, "192.0.2.1", &format!("account {n}")).await,
+                Ok(())
+            );
+        }
+        assert_eq!(fails(&limiter, "192.0.2.1", "account 6").await, Err(900));
+        for n in 0..5 {
+            assert_eq!(
+                fails(&limiter, &format!("192.0.2.{}", 10 + n), "ada").await,
+                Ok(())
+            );
+        }
+        assert_eq!(fails(&limiter, "192.0.2.99", "ada").await, Err(900));
+        // Who was refused has not been charged for it.
+        assert_eq!(fails(&limiter, "192.0.2.99", "bob").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_success_clears_the_account_and_is_not_charged_to_the_network() {
+        let limiter = limiter(&[]);
+        for _ in 0..4 {
+            assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
+        }
+        let origin = from("192.0.2.1");
+        for _ in 0..3 {
+            let attempt = limiter
+                .attempt(Policy::SignInNetwork, &origin, Policy::SignInAccount, "ada")
+                .await;
+            attempt
+                .map_err(|_| ())
+                .expect("there is one left")
+                .succeeded()
+                .await;
+        }
+        // The account begins anew; of the network's five four are gone.
+        assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
+        assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Err(900));
+        assert_eq!(fails(&limiter, "192.0.2.2", "ada").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn many_of_one_network_who_all_succeed_do_not_shut_each_other_out() {
+        let limiter = limiter(&[]);
+        let origin = from("192.0.2.1");
+        let all = (0..50).map(|n| {
+            let (limiter, origin) = (&limiter, &origin);
+            async move {
+                let account = format!("account {n}");
+                let attempt = limiter
+                    .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, &account)
+                    .await
+                    .map_err(|_| ())?;
+                tokio::task::yield_now().await;
+                attempt.succeeded().await;
+                Ok::<(), ()>(())
+            }
+        });
+        let done = futures::future::join_all(all).await;
+        assert!(done.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn what_is_switched_off_is_free() {
+        let limiter = limiter(&["all=off", "refresh=1/1h"]);
+        for _ in 0..100 {
+            assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
+        }
+        assert!(limiter.take(Policy::Refresh, "s", 1).await.is_ok());
+        let refused = limiter.take(Policy::Refresh, "s", 1).await;
+        assert!(matches!(refused, Err(Error::RateLimited(3600))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn more_than_there_ever_is_costs_all_there_is() {
+        let limiter = limiter(&["user-cost=10/10s"]);
+        assert!(limiter.take(Policy::UserCost, "u", 1_000).await.is_ok());
+        let refused = limiter.take(Policy::UserCost, "u", 1_000).await;
+        assert!(matches!(refused, Err(Error::RateLimited(10))), "{refused:?}");
+    }
+}
