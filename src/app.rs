@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Schema, Services};
-use crate::auth::token::Tokens;
+use crate::auth::keys::Keys;
+use crate::auth::token::{self, Tokens};
 use crate::auth::{Limiter, Revocations, Viewer};
 use crate::config::Config;
 use crate::crypto::{MasterKey, Vault};
@@ -52,22 +53,17 @@ impl App {
     /// A sentence for the operator.
     pub async fn new(config: Config, database_url: &str) -> Result<Arc<Self>, String> {
         let lifetime = TimeDelta::minutes(i64::from(config.jwt_access_token_minutes));
-        let secret = config
-            .jwt_secret
-            .as_ref()
-            .ok_or("JWT_SECRET is missing: give at least 32 random bytes.")?;
-        let secret = secret.expose_secret().as_bytes();
-        let vault = Arc::new(vault(&config, secret)?);
-        let tokens = Arc::new(Tokens::new(
-            secret,
-            &config.jwt_issuer,
-            &config.jwt_audience,
-            lifetime,
-        )?);
+        let vault = Arc::new(vault(&config)?);
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
         let db = Database::new(database_url, config.database_connections, wait)?;
         let redis = config.redis_url.as_deref().map(Redis::new).transpose()?;
         migrate::verify_isolation(&db).await?;
+        let tokens = Arc::new(Tokens::new(
+            Arc::new(keys(&config, &db, &vault)),
+            &config.jwt_issuer,
+            &config.jwt_audience,
+            lifetime,
+        ));
         let hub = Hub::new(db.clone(), config.pace);
         let limits = Limits {
             introspection: config.introspection,
@@ -97,12 +93,22 @@ impl App {
         }))
     }
 
-    /// Begins what a server does by itself: telling other instances of changes and hearing of theirs, and of the sessions
-    /// that they have ended; forgetting old history. Until `shutdown`.
+    /// Begins what a server does by itself: signing access tokens, with keys of its own making or those of other instances;
+    /// telling them of changes and hearing of theirs, and of the sessions that they have ended; forgetting old history.
+    /// Until `shutdown`.
     ///
     /// # Errors
     /// A sentence for the operator.
     pub async fn start(&self) -> Result<(), String> {
+        let keys = self.tokens.keys();
+        keys.prepare().await.map_err(|error| {
+            tracing::error!(?error, "there are no keys to sign access tokens with");
+            format!(
+                "the keys that sign access tokens cannot be had: {}",
+                error.message()
+            )
+        })?;
+        keys.follow(self.shutdown.clone());
         if let Some(redis) = &self.redis {
             redis.connect(&self.hub, self.shutdown.clone());
         }
@@ -123,8 +129,8 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when it is not valid, or no longer.
-    pub fn authenticate(&self, token: &str) -> Result<Viewer> {
-        let viewer = self.tokens.verify(token)?;
+    pub async fn authenticate(&self, token: &str) -> Result<Viewer> {
+        let viewer = self.tokens.verify(token).await?;
         if self.revocations.revokes(&viewer) {
             return Err(Error::Unauthenticated("Sign in again."));
         }
@@ -135,9 +141,8 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when it is not valid, or no longer.
-    #[expect(clippy::unused_async, reason = "some kinds of tokens have to be looked up")]
     pub async fn identify(&self, bearer: &str) -> Result<Viewer> {
-        self.authenticate(bearer)
+        self.authenticate(bearer).await
     }
 
     /// A session for one operation. Put it into the request as `Arc<Session>`.
@@ -146,8 +151,27 @@ impl App {
     }
 }
 
+/// The keys that sign access tokens, as the settings want them.
+pub fn keys(config: &Config, db: &Database, vault: &Arc<Vault>) -> Keys {
+    Keys::new(
+        db.clone(),
+        vault.clone(),
+        config.jwt_algorithm,
+        config.jwt_key_days,
+    )
+}
+
 /// The ring of master keys: those of the settings, or the one that the root secret stands for.
-fn vault(config: &Config, secret: &[u8]) -> Result<Vault, String> {
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn vault(config: &Config) -> Result<Vault, String> {
+    let secret = config
+        .jwt_secret
+        .as_ref()
+        .ok_or("JWT_SECRET is missing: give at least 32 random bytes.")?;
+    let secret = secret.expose_secret().as_bytes();
+    token::check_secret(secret)?;
     let root = MasterKey::of_secret(secret);
     let Some(given) = &config.master_keys else {
         return Vault::new([root]);
@@ -159,7 +183,7 @@ fn vault(config: &Config, secret: &[u8]) -> Result<Vault, String> {
         .map_err(|problem| format!("DEALSTREAM_MASTER_KEYS: {problem}."))
 }
 
-/// The signing secret of a server with an embedded database: made at the first start and kept beside the data.
+/// The root secret of a server with an embedded database: made at the first start and kept beside the data.
 ///
 /// # Errors
 /// A sentence for the operator.
@@ -171,7 +195,7 @@ pub fn kept_secret(data_dir: &Path) -> Result<SecretString, String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
             return Err(format!(
-                "The signing secret in {} cannot be read: {error}",
+                "The root secret in {} cannot be read: {error}",
                 path.display()
             ));
         }
@@ -186,6 +210,6 @@ pub fn kept_secret(data_dir: &Path) -> Result<SecretString, String> {
         .mode(0o600)
         .open(&path)
         .and_then(|mut file| file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()));
-    written.map_err(|error| format!("The signing secret cannot be kept in {}: {error}", path.display()))?;
+    written.map_err(|error| format!("The root secret cannot be kept in {}: {error}", path.display()))?;
     Ok(secret.into())
 }

@@ -57,7 +57,7 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1000..))]
     pub history_events: u32,
 
-    /// Secret that signs access tokens, 32 bytes or more. Generated and kept when PostgreSQL is embedded, required otherwise.
+    /// Root secret of this installation, 32 bytes or more: seals the keys that sign access tokens. Generated and kept when PostgreSQL is embedded, required otherwise.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
     pub jwt_secret: Option<SecretString>,
 
@@ -73,6 +73,15 @@ pub struct Config {
     /// Audience that access tokens carry and must carry.
     #[arg(long, env = "JWT_AUDIENCE", default_value = "dealstream", global = true)]
     pub jwt_audience: String,
+
+    /// How access tokens are signed. A change makes a new key, which signs when it has been published for a while.
+    #[arg(long, env = "JWT_ALGORITHM", value_enum, default_value_t = SigningAlgorithm::Rs256, global = true)]
+    pub jwt_algorithm: SigningAlgorithm,
+
+    /// Days after which a new key signs access tokens.
+    #[arg(long, env = "JWT_KEY_DAYS", default_value_t = 90, global = true,
+          value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub jwt_key_days: u32,
 
     /// Minutes that an access token is valid.
     #[arg(long, env = "JWT_ACCESS_TOKEN_MINUTES", default_value_t = 15, global = true,
@@ -162,6 +171,17 @@ impl Default for Pace {
             tidy: Duration::from_secs(300),
         }
     }
+}
+
+/// How access tokens are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256 and keys of 2048 bits, which every library knows.
+    #[value(name = "RS256")]
+    Rs256,
+    /// Ed25519: shorter tokens, signed faster.
+    #[value(name = "EdDSA")]
+    EdDsa,
 }
 
 /// The form of log lines.

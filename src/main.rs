@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dealstream::app::{self, App};
+use dealstream::auth::keys::AHEAD;
 use dealstream::config::Config;
 use dealstream::db::embedded::Embedded;
 use dealstream::db::id::read_id;
@@ -47,6 +50,25 @@ enum Command {
     },
     /// Fill the database with lifelike tenants, to try things or to measure them
     Demo(demo::Size),
+    /// The keys that sign access tokens
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// List the keys: which signs, which is to follow, and which only verify what they have signed
+    List,
+    /// Make a new key before its time. It signs when it has been published for an hour
+    Rotate {
+        /// Let it sign at once: services that have kept the published keys learn of it later
+        #[arg(long)]
+        now: bool,
+        /// Let it sign at once and take all others away, because somebody else may know them: every access token ends
+        /// within a minute, and clients refresh theirs
+        #[arg(long)]
+        discard: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +128,7 @@ fn run() -> Result<(), String> {
         match command {
             Command::Migrate => Ok(()),
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
+            Command::Keys(command) => keys(&config, &url, &command).await,
             Command::Demo(size) => {
                 // Nobody signs in meanwhile, so no secret need be given for it.
                 let unused = || format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()).into();
@@ -141,6 +164,42 @@ async fn new_epoch(url: &str, tenant: Option<&str>) -> Result<(), String> {
         error.message()
     })?;
     println!("New epochs: {renewed}. Clients of these tenants read their data anew.");
+    Ok(())
+}
+
+/// Shows the keys that sign access tokens, or makes a new one.
+async fn keys(config: &Config, url: &str, command: &KeysCommand) -> Result<(), String> {
+    let db = Database::new(url, 2, Duration::from_secs(10))?;
+    migrate::verify_isolation(&db).await?;
+    let keys = app::keys(config, &db, &Arc::new(app::vault(config)?));
+    let done = match command {
+        KeysCommand::List => keys.look().await,
+        KeysCommand::Rotate { now, discard } => {
+            let ahead = if *now || *discard { Duration::ZERO } else { AHEAD };
+            keys.rotate(ahead, *discard).await
+        }
+    };
+    done.map_err(|error| {
+        tracing::error!(?error, "the signing keys cannot be read or written");
+        error.message()
+    })?;
+    let minute = |at: DateTime<Utc>| at.format("%F %R UTC");
+    let (ring, now) = (keys.ring(), Utc::now());
+    let signer = ring.signer(now).map(|key| key.kid.clone());
+    for key in ring.keys() {
+        let state = match key.until {
+            _ if Some(&key.kid) == signer.as_ref() => "signs".to_owned(),
+            Some(until) if until <= now => "is out of use".to_owned(),
+            Some(until) if key.signs_from <= now => format!("verifies until {}", minute(until)),
+            _ => format!("signs from {}", minute(key.signs_from)),
+        };
+        println!(
+            "{}  {}  made {}, {state}",
+            key.kid,
+            key.algorithm.name(),
+            minute(key.created_at)
+        );
+    }
     Ok(())
 }
 

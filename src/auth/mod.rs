@@ -1,5 +1,6 @@
-//! Who is asking: passwords, access tokens and their revocation, roles and what they permit.
+//! Who is asking: passwords, access tokens with their keys and their revocation, roles and what they permit.
 
+pub mod keys;
 pub mod origin;
 pub mod password;
 pub mod permission;
@@ -28,6 +29,9 @@ pub struct Viewer {
     pub user_id: Uuid,
     /// From signing in on: a UUIDv7, whose time is the beginning of the session by the database's clock.
     pub session_id: Uuid,
+    /// Of the access token: a UUIDv7, whose time is that of its rights by the database's clock. What changes them later
+    /// makes the token stale.
+    pub token_id: Uuid,
     /// What they may do, as it was when the token was issued.
     pub rights: Arc<Rights>,
     /// When the access token ends, and with it every stream that it opened.

@@ -1,5 +1,8 @@
-//! The end of sessions before their time: by signing out, by a new password, and when a user is given another role, shut
-//! out or removed.
+//! The end of access tokens before their time: by signing out, by a new password, and when a user is given another role,
+//! shut out or removed.
+//!
+//! Revoked is a session, with whatever tokens it has; or what a user was given up to a moment, which leaves what they are
+//! given later. Whether a session may go on, and so be given a new token, is for the session itself to know.
 //!
 //! A token is checked with every request, so the database is not asked: each instance keeps in memory what has been
 //! revoked within the life of a token. The instance that revokes knows at once, the others with their next look, which
@@ -56,12 +59,12 @@ struct Known {
     users: HashMap<(Uuid, Uuid), Ended>,
 }
 
-/// When sessions of a user were last ended, in milliseconds.
+/// Until when tokens of a user have ended, in milliseconds.
 #[derive(Default, Clone, Copy)]
 struct Ended {
     /// All of them.
     all: u64,
-    /// All but one.
+    /// All but those of one session.
     others: Option<(u64, Uuid)>,
 }
 
@@ -71,6 +74,8 @@ struct Holder {
     tenant_id: Uuid,
     user_id: Uuid,
     session_id: Uuid,
+    /// When the token was given, in milliseconds.
+    given_at: u64,
 }
 
 impl Revocations {
@@ -143,12 +148,12 @@ impl Revocations {
         }
     }
 
-    /// Whether the viewer's session has ended.
+    /// Whether the viewer's token has ended.
     pub fn revokes(&self, viewer: &Viewer) -> bool {
         self.revokes_holder(Holder::of(viewer))
     }
 
-    /// Ends when the viewer's session does, other than by the end of the token. It keeps nothing but itself.
+    /// Ends when the viewer's token does, other than by its time. It keeps nothing but itself.
     pub fn watch(self: &Arc<Self>, viewer: &Viewer) -> impl Future<Output = ()> + Send + use<> {
         let (this, holder) = (self.clone(), Holder::of(viewer));
         async move {
@@ -167,8 +172,7 @@ impl Revocations {
     fn revokes_holder(&self, holder: Holder) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let ended = known.users.get(&(holder.tenant_id, holder.user_id));
-        known.sessions.contains_key(&holder.session_id)
-            || ended.is_some_and(|ended| ended.includes(holder.session_id))
+        known.sessions.contains_key(&holder.session_id) || ended.is_some_and(|ended| ended.includes(holder))
     }
 
     fn forget(&self) {
@@ -204,10 +208,9 @@ impl Known {
 }
 
 impl Ended {
-    fn includes(&self, session: Uuid) -> bool {
-        let begun_at = begun_at(session);
-        let other = |(at, kept)| begun_at <= at && session != kept;
-        begun_at <= self.all || self.others.is_some_and(other)
+    fn includes(&self, holder: Holder) -> bool {
+        let other = |(at, kept)| holder.given_at <= at && holder.session_id != kept;
+        holder.given_at <= self.all || self.others.is_some_and(other)
     }
 
     fn last(&self) -> u64 {
@@ -221,11 +224,12 @@ impl Holder {
             tenant_id: viewer.tenant_id,
             user_id: viewer.user_id,
             session_id: viewer.session_id,
+            given_at: time_of(viewer.token_id),
         }
     }
 }
 
-/// When a session began, in milliseconds: the first 48 bits of a UUIDv7.
-fn begun_at(session: Uuid) -> u64 {
-    (session.as_u128() >> 80) as u64
+/// When a token was given, in milliseconds: the first 48 bits of a UUIDv7.
+fn time_of(token: Uuid) -> u64 {
+    (token.as_u128() >> 80) as u64
 }

@@ -294,7 +294,7 @@ pub async fn histories(db: &Database) -> Result<Vec<Kept>> {
 }
 
 /// Runs `work` in a read-only transaction of the directory's role.
-async fn conn_transaction<T>(
+pub(super) async fn conn_transaction<T>(
     connection: &mut Connection,
     work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>,
 ) -> Result<T> {
@@ -303,5 +303,21 @@ async fn conn_transaction<T>(
     AnsiTransactionManager::begin_transaction_sql(&mut **connection, &begin).await?;
     let done = work(connection).await;
     AnsiTransactionManager::rollback_transaction(&mut **connection).await?;
+    done
+}
+
+/// Runs `work` in a transaction of the directory's role that may write; it is undone when `work` fails.
+pub(super) async fn writing_transaction<T>(
+    connection: &mut Connection,
+    work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>,
+) -> Result<T> {
+    use diesel_async::{AnsiTransactionManager, TransactionManager};
+    let begin = format!("BEGIN; SET LOCAL ROLE {DIRECTORY_ROLE}");
+    AnsiTransactionManager::begin_transaction_sql(&mut **connection, &begin).await?;
+    let done = work(connection).await;
+    match done {
+        Ok(_) => AnsiTransactionManager::commit_transaction(&mut **connection).await?,
+        Err(_) => AnsiTransactionManager::rollback_transaction(&mut **connection).await?,
+    }
     done
 }

@@ -13,6 +13,7 @@ pub mod migrate;
 pub mod schema;
 pub mod select;
 pub mod session;
+pub mod signing_keys;
 pub mod statement;
 pub mod text_enum;
 

@@ -85,6 +85,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    signing_keys (kid) {
+        kid -> Text,
+        algorithm -> Text,
+        sealed -> Bytea,
+        created_at -> Timestamptz,
+        signs_from -> Timestamptz,
+    }
+}
+
+diesel::table! {
     companies (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -227,6 +237,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     pipeline_stages,
     pipelines,
     revocations,
+    signing_keys,
     tenants,
     users,
 );

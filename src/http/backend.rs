@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Settings;
 use super::live::{Live, Steps};
+use crate::auth::keys::JWKS_AGE;
 use crate::auth::{Origin, Viewer};
 use crate::config::Config;
 use crate::error::Result;
@@ -33,6 +34,9 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Unauthenticated`](crate::error::Error), or [`Error::Unavailable`](crate::error::Error) when it could not
     /// be found out.
     fn authenticate(&self, bearer: &str) -> impl Future<Output = Result<Self::Viewer>> + Send;
+
+    /// The keys that access tokens are verified with, as a JSON Web Key Set, and for how long they may be kept.
+    fn keys(&self) -> (serde_json::Value, Duration);
 
     /// How long a viewer's token is still valid.
     fn expires_in(&self, viewer: &Self::Viewer) -> Duration;
@@ -80,6 +84,10 @@ impl Backend for Arc<Live> {
 
     async fn authenticate(&self, bearer: &str) -> Result<Viewer> {
         self.app.identify(bearer).await
+    }
+
+    fn keys(&self) -> (serde_json::Value, Duration) {
+        (self.app.tokens.keys().jwks(), JWKS_AGE)
     }
 
     fn expires_in(&self, viewer: &Viewer) -> Duration {

@@ -7,6 +7,7 @@
 //! | the same, accepting `text/event-stream` | [`sse`]: GraphQL over server-sent events |
 //! | `GET /graphql` with an upgrade | [`websocket`]: `graphql-transport-ws` |
 //! | `/graphiql` | [`graphiql`]: the page to try it |
+//! | `GET /.well-known/jwks.json` | [`jwks`]: what access tokens are verified with |
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
 //! [`backend`] is what stands behind, [`headers`] what every answer carries, [`origin`] where
@@ -47,6 +48,7 @@ pub mod graphiql;
 pub mod graphql;
 pub mod headers;
 pub mod health;
+pub mod jwks;
 pub mod live;
 pub mod origin;
 pub mod serve;
@@ -179,6 +181,7 @@ impl<B: Backend> Http<B> {
     pub fn router(self: &Arc<Self>) -> Router {
         let mut router = Router::new()
             .route("/graphql", any(graphql::handle::<B>))
+            .route("/.well-known/jwks.json", get(jwks::handle::<B>))
             .route("/health", get(health::live::<B>))
             .route("/health/live", get(health::live::<B>))
             .route("/health/ready", get(health::ready::<B>))

@@ -11,7 +11,7 @@ use super::model::Session;
 use super::queries;
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
-use crate::auth::token::Tokens;
+use crate::auth::token::{Grant, Tokens};
 use crate::auth::{self, Permission, Revocations, Role, password};
 use crate::db::directory::{self, Account};
 use crate::db::id::Id;
@@ -399,13 +399,15 @@ impl SignInPayload {
             session_id,
             position,
         } = proved;
-        let (token, viewer) = tokens.issue(
-            tenant.id.uuid(),
-            user.id.uuid(),
+        let grant = Grant {
+            tenant_id: tenant.id.uuid(),
+            user_id: user.id.uuid(),
             session_id,
-            Arc::new(rights),
-            Utc::now(),
-        )?;
+            token_id: session_id,
+            rights: Arc::new(rights),
+            ends_at: None,
+        };
+        let (token, viewer) = tokens.issue(grant, Utc::now())?;
         Ok(Self {
             access_token: Some(token),
             expires_at: Some(viewer.expires_at.into()),

@@ -249,7 +249,13 @@ fn a_connection_and_a_tenant_come_from_one_place_each() {
             ("pool.get()", &["db/mod.rs"]),
             (
                 ".connection().await",
-                &["db/mod.rs", "db/session.rs", "db/directory.rs", "db/migrate.rs"],
+                &[
+                    "db/mod.rs",
+                    "db/session.rs",
+                    "db/directory.rs",
+                    "db/signing_keys.rs",
+                    "db/migrate.rs",
+                ],
             ),
             ("AsyncPgConnection::establish", &["db/mod.rs", "db/migrate.rs"]),
             ("tokio_postgres", &["db/mod.rs", "db/embedded.rs"]),

@@ -35,5 +35,6 @@ mod sse;
 mod subscriptions;
 mod support;
 mod tenancy;
+mod tokens;
 mod users;
 mod websocket;

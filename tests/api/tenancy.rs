@@ -39,7 +39,7 @@ const OF_TENANTS: &str = "AND (c.relname = 'tenants' OR EXISTS (SELECT FROM pg_a
 async fn every_table_belongs_to_tenants_but_that_of_accounts() {
     let app = TestApp::new().await;
     let others = format!("SELECT c.relname::text {TABLES} AND NOT (true {OF_TENANTS})");
-    assert_eq!(found(&app, &others).await, set(&["accounts"]));
+    assert_eq!(found(&app, &others).await, set(&["accounts", "signing_keys"]));
     // A view reads with its owner's rights, past the policies.
     let views = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')";
     assert_eq!(found(&app, views).await, set(&[]));
@@ -105,6 +105,7 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
         "accounts_pkey",
         "revocations_revoked_at_idx",
         "accounts_email_key",
+        "signing_keys_pkey",
         "tenants_pkey",
         "users_account_id_idx",
     ]);
@@ -168,7 +169,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
                                            = (c.table_schema, c.table_name, c.grantee, c.privilege_type))";
     assert_eq!(
         found(&app, columns).await,
-        set(&["accounts.password_hash: UPDATE"])
+        set(&["accounts.password_hash: UPDATE", "signing_keys.sealed: UPDATE"])
     );
     let granted =
         "SELECT format('%s: %s', table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type))
@@ -178,13 +179,14 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
         "accounts: DELETE INSERT SELECT",
         "histories: SELECT",
         "revocations: INSERT SELECT",
+        "signing_keys: DELETE INSERT SELECT",
         "tenants: SELECT",
         "users: SELECT",
     ]);
     assert_eq!(found(&app, granted).await, needed);
     let too_much = "SELECT format('%s: %s to %s', table_name, privilege_type, grantee) FROM information_schema.role_table_grants
                      WHERE table_schema = 'public' AND (grantee = 'PUBLIC' OR grantee = 'dealstream_app' AND
-                           (privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') OR table_name = 'accounts'))";
+                           (privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') OR table_name IN ('accounts', 'signing_keys')))";
     assert_eq!(found(&app, too_much).await, set(&[]));
 }
 

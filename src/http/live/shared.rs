@@ -205,6 +205,7 @@ impl Operation {
             tenant_id: *tenant_id,
             user_id: Uuid::nil(),
             session_id: Uuid::nil(),
+            token_id: Uuid::nil(),
             rights: rights.clone(),
             expires_at: chrono::DateTime::UNIX_EPOCH,
         });

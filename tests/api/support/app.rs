@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_graphql::{Request, Variables};
 use dealstream::app::App;
+use dealstream::auth::token::Grant;
 use dealstream::auth::{Rights, Role, Viewer};
 use dealstream::config::Config;
 use dealstream::db::id::Id;
@@ -18,15 +19,15 @@ use dealstream::graphql::Session;
 use dealstream::graphql::scalar::CurrencyCode;
 use dealstream::http::live::{self, Live};
 use dealstream::identity::{self, NewTenant, User};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::cluster;
 
-/// The signing secret of tests.
+/// The root secret of tests.
 pub const SECRET: &str = "a-secret-that-only-tests-would-ever-use-0123456789";
 
 /// The application, as a server would have it.
@@ -82,6 +83,7 @@ impl TestApp {
         let app = App::new(config, &url)
             .await
             .unwrap_or_else(|problem| panic!("{problem}"));
+        app.tokens.keys().prepare().await.unwrap();
         let live = Live::new(app.clone(), 20);
         Self { app, live, url }
     }
@@ -167,25 +169,23 @@ impl TestApp {
     }
 
     /// Who a token stands for.
-    pub fn with_token(&self, token: &str) -> Client {
+    pub async fn with_token(&self, token: &str) -> Client {
         Client {
-            viewer: Some(self.app.authenticate(token).unwrap()),
+            viewer: Some(self.app.authenticate(token).await.unwrap()),
             ..self.anon()
         }
     }
 
     fn client(&self, tenant: uuid::Uuid, user: uuid::Uuid, role: Role) -> Client {
-        let (_, viewer) = self
-            .app
-            .tokens
-            .issue(
-                tenant,
-                user,
-                Uuid::now_v7(),
-                Arc::new(Rights::of(role)),
-                chrono::Utc::now(),
-            )
-            .unwrap();
+        let grant = Grant {
+            tenant_id: tenant,
+            user_id: user,
+            session_id: Uuid::now_v7(),
+            token_id: Uuid::now_v7(),
+            rights: Arc::new(Rights::of(role)),
+            ends_at: None,
+        };
+        let (_, viewer) = self.app.tokens.issue(grant, chrono::Utc::now()).unwrap();
         Client {
             app: self.app.clone(),
             live: self.live.clone(),
@@ -210,26 +210,31 @@ impl Client {
         self.viewer.as_ref().unwrap()
     }
 
-    /// An access token, for requests over the wire.
+    /// The access token that they have, for requests over the wire.
     pub fn token(&self) -> String {
         let viewer = self.viewer();
-        self.app
-            .tokens
-            .issue(
-                viewer.tenant_id,
-                viewer.user_id,
-                viewer.session_id,
-                viewer.rights.clone(),
-                chrono::Utc::now(),
-            )
-            .unwrap()
-            .0
+        let grant = Grant {
+            tenant_id: viewer.tenant_id,
+            user_id: viewer.user_id,
+            session_id: viewer.session_id,
+            token_id: viewer.token_id,
+            rights: viewer.rights.clone(),
+            ends_at: None,
+        };
+        self.app.tokens.issue(grant, chrono::Utc::now()).unwrap().0
+    }
+
+    /// Whether the access token that they have is good, for this instance of the application.
+    pub fn is_known_to(&self, app: &App) -> bool {
+        let known = app.authenticate(&self.token()).now_or_never();
+        known.expect("the keys are known, and nobody is asked").is_ok()
     }
 
     /// The same person, signed in a second time.
     pub fn in_another_session(&self) -> Self {
         let viewer = Viewer {
             session_id: Uuid::now_v7(),
+            token_id: Uuid::now_v7(),
             ..self.viewer().clone()
         };
         Self {

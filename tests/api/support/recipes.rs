@@ -370,7 +370,7 @@ pub async fn signed_up(app: &TestApp, name: &str) -> Client {
         .anon()
         .mutate("signUp", "SignUpInput", "accessToken", input)
         .await;
-    app.with_token(payload["accessToken"].as_str().unwrap())
+    app.with_token(payload["accessToken"].as_str().unwrap()).await
 }
 
 /// One record of each kind in a tenant, each referring to the others as far as it can.
