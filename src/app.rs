@@ -70,7 +70,11 @@ impl App {
             ..Limits::default()
         };
         let revocations = Revocations::new(tokens.lifetime().to_std().unwrap_or_default());
-        let limiter = Limiter::new(&config.limits, vault.derive("limits"))?;
+        let limiter = Limiter::new(
+            &config.limits,
+            config.redis_url.as_deref(),
+            vault.derive("limits"),
+        )?;
         let services = Services {
             vault: vault.clone(),
             tokens: tokens.clone(),
@@ -112,6 +116,7 @@ impl App {
         if let Some(redis) = &self.redis {
             redis.connect(&self.hub, self.shutdown.clone());
         }
+        self.limiter.share(self.shutdown.clone());
         let retention = Retention {
             age: TimeDelta::days(i64::from(self.config.history_days)),
             events: i64::from(self.config.history_events),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, InputObject, Object};
 use chrono::{DateTime, Utc};
 
-use crate::auth::password;
+use crate::auth::{Limiter, Policy, password};
 use crate::crm::pipelines;
 use crate::db::Database;
 use crate::error::Result;
@@ -83,6 +83,8 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
     check.new_password("password", &input.password);
     check.done()?;
     let session = ctx.session();
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    limiter.take_from(Policy::SignUp, session.origin(), 1).await?;
     let new = NewTenant {
         name: tenant_name,
         currency_code: input.currency_code.unwrap_or(CurrencyCode::USD),

@@ -3,12 +3,15 @@
 //! No text that a program made for itself goes out: an error is either one of ours, known by its code, or it is told
 //! as `INTERNAL` with the request's id, and logged.
 
+use std::io::Write;
+
 use async_graphql::{ErrorExtensionValues, Response, ServerError, Value};
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::headers::RequestId;
-use crate::graphql::limits::{self, Refusal};
+use crate::auth::throttle::Balance;
+use crate::graphql::limits::{self, Documents, Prepared, Refusal};
 
 /// The request as HTTP is not one that this server takes.
 pub const BAD_REQUEST: &str = "BAD_REQUEST";
@@ -16,6 +19,8 @@ pub const BAD_REQUEST: &str = "BAD_REQUEST";
 pub const TIMEOUT: &str = "TIMEOUT";
 /// A fault of the server.
 pub const INTERNAL: &str = "INTERNAL";
+/// The client asks more than it may; `retryAfter` tells when it may again.
+pub const RATE_LIMITED: &str = "RATE_LIMITED";
 /// The database cannot be reached at the moment.
 pub const UNAVAILABLE: &str = "UNAVAILABLE";
 /// No valid access token came with the request.
@@ -36,7 +41,7 @@ const KNOWN: [&str; 16] = [
     "FORBIDDEN",
     "NOT_FOUND",
     "CONFLICT",
-    "RATE_LIMITED",
+    RATE_LIMITED,
     UNAVAILABLE,
     "PERSISTED_QUERY_NOT_FOUND",
 ];
@@ -56,6 +61,38 @@ pub struct Cost {
     pub requested: u64,
     /// The most that is accepted.
     pub maximum: u64,
+    /// What the client can spend, when that is bounded.
+    pub available: Option<Balance>,
+}
+
+impl Cost {
+    /// The cost of a request that the guard has passed.
+    pub fn of(prepared: &Prepared, documents: &Documents) -> Self {
+        Self {
+            requested: prepared.cost(),
+            maximum: documents.limits().cost,
+            available: None,
+        }
+    }
+
+    fn write(self, body: &mut Vec<u8>) {
+        let Self {
+            requested, maximum, ..
+        } = self;
+        // Writing to memory does not fail.
+        let _ = write!(
+            body,
+            "{{\"requestedQueryCost\":{requested},\"maximumQueryCost\":{maximum}"
+        );
+        if let Some(Balance { limit, left, .. }) = self.available {
+            let (most, restored) = (limit.count, limit.a_second());
+            let _ = write!(
+                body,
+                ",\"throttleStatus\":{{\"maximumAvailable\":{most},\"currentlyAvailable\":{left},\"restoreRate\":{restored}}}"
+            );
+        }
+        body.push(b'}');
+    }
 }
 
 /// An error of ours.
@@ -83,11 +120,9 @@ pub fn executed(mut response: Response, cost: Option<Cost>, id: &RequestId, most
     }
     if let Some(cost) = cost {
         comma(&mut body);
-        body.extend_from_slice(b"\"extensions\":{\"cost\":{\"requestedQueryCost\":");
-        write(&mut body, &cost.requested);
-        body.extend_from_slice(b",\"maximumQueryCost\":");
-        write(&mut body, &cost.maximum);
-        body.extend_from_slice(b"}}");
+        body.extend_from_slice(b"\"extensions\":{\"cost\":");
+        cost.write(&mut body);
+        body.push(b'}');
     }
     body.push(b'}');
     Answer {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Settings;
 use super::live::{Live, Steps};
 use crate::auth::keys::JWKS_AGE;
-use crate::auth::{Origin, Viewer};
+use crate::auth::{Limiter, Origin, Viewer};
 use crate::config::Config;
 use crate::error::Result;
 use crate::graphql::Session;
@@ -27,6 +27,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The guard that judges every document.
     fn documents(&self) -> &Documents;
+
+    /// Bounds how often what is asked.
+    fn limiter(&self) -> &Limiter;
 
     /// Who a bearer token belongs to.
     ///
@@ -80,6 +83,10 @@ impl Backend for Arc<Live> {
 
     fn documents(&self) -> &Documents {
         &self.app.documents
+    }
+
+    fn limiter(&self) -> &Limiter {
+        &self.app.limiter
     }
 
     async fn authenticate(&self, bearer: &str) -> Result<Viewer> {

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, HeaderName, UPGRADE, VARY,
+    CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE, VARY,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -22,10 +22,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::answer::{self, Answer, BAD_REQUEST, Cost, INTERNAL, TIMEOUT};
+use super::answer::{self, Answer, BAD_REQUEST, INTERNAL, RATE_LIMITED, TIMEOUT};
 use super::headers::{self, RequestId};
 use super::origin::origin;
-use super::{Backend, Http, sse, websocket};
+use super::{Backend, Http, charge, sse, websocket};
+use crate::auth::{Origin, throttle};
 use crate::error::Error;
 use crate::graphql::limits::Refusal;
 
@@ -47,6 +48,8 @@ struct Refused {
     message: Cow<'static, str>,
     /// For 405: what would be allowed, where that is not GET and POST.
     allow: Option<HeaderValue>,
+    /// For 429: what there is too much of.
+    limit: Option<throttle::Refused>,
 }
 
 impl Refused {
@@ -56,6 +59,7 @@ impl Refused {
             code: BAD_REQUEST,
             message: message.into(),
             allow: None,
+            limit: None,
         }
     }
 }
@@ -74,18 +78,40 @@ pub async fn handle<B: Backend>(State(http): State<Arc<Http<B>>>, request: Reque
         );
         return refuse(refused, Media::Json, &id);
     };
-    match respond(&http, &parts, body, accepted, &id).await {
+    let origin = origin(&parts, &http.settings.trusted_proxies, &id);
+    match respond(&http, &parts, body, accepted, origin, &id).await {
         Ok(response) => response,
         Err(refused) => refuse(refused, accepted.media, &id),
     }
 }
 
+impl From<throttle::Refused> for Refused {
+    fn from(limit: throttle::Refused) -> Self {
+        Self {
+            code: RATE_LIMITED,
+            limit: Some(limit),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "")
+        }
+    }
+}
+
+/// The answer to a request of which there are too many.
+pub(super) fn refused(limit: &throttle::Refused, id: &RequestId) -> Response {
+    refuse((*limit).into(), Media::Json, id)
+}
+
 fn refuse(refused: Refused, media: Media, id: &RequestId) -> Response {
-    let error = answer::error(refused.code, refused.message);
+    let error = match &refused.limit {
+        Some(limit) => charge::error(limit),
+        None => answer::error(refused.code, refused.message),
+    };
     let answer = answer::refused(Refusal { errors: vec![error] }, id, 1);
     let mut response = headers::answer(refused.status, media.content_type(), answer.body, id);
     if let Some(allow) = refused.allow {
         response.headers_mut().insert(ALLOW, allow);
+    }
+    if let Some(limit) = &refused.limit {
+        charge::tell_refused(response.headers_mut(), limit);
     }
     if matches!(
         refused.status,
@@ -104,8 +130,10 @@ async fn respond<B: Backend>(
     parts: &Parts,
     body: Body,
     accepted: Accepted,
+    origin: Origin,
     id: &RequestId,
 ) -> Result<Response, Refused> {
+    http.admit(&origin)?;
     let media = accepted.media;
     let bytes;
     let question = match parts.method {
@@ -164,27 +192,33 @@ async fn respond<B: Backend>(
     }
 
     let key = idempotency_key(&parts.headers)?;
-    let origin = origin(parts, &settings.trusted_proxies, id);
+    let cost = http.charge(viewer.as_ref(), &origin, &prepared).await?;
+    let balance = cost.available;
     if accepted.events_first || prepared.kind() == OperationType::Subscription {
         return Ok(sse::respond(
             http.clone(),
             viewer,
             origin,
             prepared,
+            cost,
             key,
             id.clone(),
         ));
     }
-    let cost = Cost {
-        requested: prepared.cost(),
-        maximum: http.backend.documents().limits().cost,
-    };
     let session = http.backend.session(viewer, origin, key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = execute(http, request, id).await;
     http.backend.finish(&session);
+    let again = charge::retry_after(&response.errors);
     let answer = answer::executed(response, Some(cost), id, settings.errors);
-    Ok(send(answer, media, parts, settings.gzip_from, id))
+    let mut response = send(answer, media, parts, settings.gzip_from, id);
+    if let Some(balance) = &balance {
+        charge::tell(response.headers_mut(), balance);
+    }
+    if let Some(seconds) = again {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    Ok(response)
 }
 
 /// Executes a query or mutation: bounded in time, and a resolver that panics spoils its own answer alone.
@@ -216,7 +250,7 @@ fn send(answer: Answer, media: Media, parts: &Parts, gzip_from: usize, id: &Requ
         (Media::GraphQl, Some(code)) => match code {
             TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
             INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
-            "RATE_LIMITED" => StatusCode::TOO_MANY_REQUESTS,
+            RATE_LIMITED => StatusCode::TOO_MANY_REQUESTS,
             "UNAVAILABLE" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         },
@@ -399,6 +433,7 @@ async fn viewer<B: Backend>(http: &Http<B>, headers: &HeaderMap) -> Result<Optio
         code: error.code(),
         message: error.message().into(),
         allow: None,
+        limit: None,
     })
 }
 

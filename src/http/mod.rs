@@ -44,6 +44,7 @@
 
 pub mod answer;
 pub mod backend;
+mod charge;
 pub mod graphiql;
 pub mod graphql;
 pub mod headers;

@@ -31,7 +31,7 @@ use tokio::time::Sleep;
 use super::answer::{self, Cost, UNAUTHENTICATED};
 use super::headers::{self, RequestId};
 use super::streams::Place;
-use super::{Backend, Http, graphql, live};
+use super::{Backend, Http, charge, graphql, live};
 use crate::auth::Origin;
 use crate::graphql::limits::Prepared;
 
@@ -50,6 +50,7 @@ pub fn respond<B: Backend>(
     viewer: Option<B::Viewer>,
     origin: Origin,
     prepared: Prepared,
+    cost: Cost,
     idempotency_key: Option<String>,
     id: RequestId,
 ) -> Response {
@@ -66,10 +67,14 @@ pub fn respond<B: Backend>(
         live::frames(http.backend.subscribe(viewer.as_ref(), prepared)).boxed()
     } else {
         let (http, id) = (http.clone(), id.clone());
-        let once = async move { Ok(once(&http, viewer, origin, prepared, idempotency_key, &id).await) };
+        let once = async move { Ok(once(&http, viewer, origin, prepared, cost, idempotency_key, &id).await) };
         futures::stream::once(once).boxed()
     };
-    stream(http, results, until, place, id)
+    let mut response = stream(http, results, until, place, id);
+    if let Some(balance) = &cost.available {
+        charge::tell(response.headers_mut(), balance);
+    }
+    response
 }
 
 /// Answers with errors and nothing else.
@@ -84,13 +89,10 @@ async fn once<B: Backend>(
     viewer: Option<B::Viewer>,
     origin: Origin,
     prepared: Prepared,
+    cost: Cost,
     idempotency_key: Option<String>,
     id: &RequestId,
 ) -> Bytes {
-    let cost = Cost {
-        requested: prepared.cost(),
-        maximum: http.backend.documents().limits().cost,
-    };
     let session = http.backend.session(viewer, origin, idempotency_key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = graphql::execute(http, request, id).await;

@@ -31,14 +31,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{self, BAD_REQUEST, Cost};
+use super::answer::{self, BAD_REQUEST};
 use super::graphql::{self, Question};
 use super::headers::{self, RequestId};
 use super::live::{Member, Next, Step, Steps};
 use super::origin::origin;
 use super::serve::Client;
 use super::streams::Place;
-use super::{Backend, Http};
+use super::{Backend, Http, charge};
 use crate::auth::Origin;
 use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
@@ -87,6 +87,10 @@ pub async fn upgrade<B: Backend>(http: Arc<Http<B>>, parts: &mut Parts) -> Respo
     if !origin_allowed(&parts.headers, &http.settings.allowed_origins) {
         return refuse(StatusCode::FORBIDDEN, "Sockets from this origin are not allowed.");
     }
+    let origin = Arc::new(origin(parts, &http.settings.trusted_proxies, &id));
+    if let Err(refused) = http.admit(&origin) {
+        return graphql::refused(&refused, &id);
+    }
     if http.shutdown.is_cancelled() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.");
     }
@@ -104,7 +108,6 @@ pub async fn upgrade<B: Backend>(http: Arc<Http<B>>, parts: &mut Parts) -> Respo
         .max_frame_size(http.settings.message_bytes);
     let speaks_it = upgrade.selected_protocol().is_some();
     let counted = http.sockets.token();
-    let origin = Arc::new(origin(parts, &http.settings.trusted_proxies, &id));
     // A socket takes the place of the connection that it was.
     let client = parts.extensions.get::<Client>().cloned();
     upgrade.on_upgrade(async move |mut socket| {
@@ -518,6 +521,10 @@ impl<B: Backend> Connection<B> {
             let errors = answer::errors(vec![error], &RequestId::new(), 1);
             return Ok(Some(frame(&id, "error", &errors)));
         }
+        if let Err(refused) = self.http.admit(&self.origin) {
+            let errors = answer::errors(vec![charge::error(&refused)], &RequestId::new(), 1);
+            return Ok(Some(frame(&id, "error", &errors)));
+        }
         // The document is judged before the next message is read: that bounds what a socket can keep busy.
         let documents = self.http.backend.documents();
         let prepared = documents.prepare(
@@ -579,15 +586,15 @@ impl<B: Backend> Operation<B> {
 
     async fn answer(&self, viewer: B::Viewer, prepared: Prepared, request_id: &RequestId) {
         let backend = &self.http.backend;
+        let cost = match self.http.charge(Some(&viewer), &self.origin, &prepared).await {
+            Ok(cost) => cost,
+            Err(refused) => return self.fail(vec![charge::error(&refused)], request_id).await,
+        };
         if prepared.kind() == OperationType::Subscription {
             return self
                 .tell(backend.subscribe(Some(&viewer), prepared), request_id)
                 .await;
         }
-        let cost = Cost {
-            requested: prepared.cost(),
-            maximum: backend.documents().limits().cost,
-        };
         let origin = self.origin.of_request(request_id.as_str());
         let session = backend.session(Some(viewer), origin, None);
         let request = backend.attach(prepared.request(), &session);

@@ -12,7 +12,7 @@ use super::queries;
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
 use crate::auth::token::{Grant, Tokens};
-use crate::auth::{self, Permission, Revocations, Role, password};
+use crate::auth::{self, Limiter, Permission, Policy, Revocations, Role, password};
 use crate::db::directory::{self, Account};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
@@ -458,14 +458,27 @@ async fn check_passwords(
     check.done()?;
     let account = directory::account_of(ctx.session().db(), viewer.tenant_id, viewer.user_id).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let email = account.as_ref().map_or("", |account| &account.email);
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    let origin = ctx.session().origin();
+    let attempt = limiter
+        .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, email)
+        .await?;
     let proved = password::verify(input.current_password, hash).await?;
     let account = account.filter(|_| proved).ok_or_else(wrong_password)?;
+    attempt.succeeded().await;
     Ok((account, password::hash(input.new_password).await?))
 }
 
 async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
     let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
+    // Counted under the address as it was given, whether there is such an account or not: nothing can be told from it.
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    let origin = ctx.session().origin();
+    let attempt = limiter
+        .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, &email)
+        .await?;
     // No address of ours is that long, and no text in PostgreSQL has a NUL.
     let findable = email.len() <= 1000 && !email.contains('\0');
     let db = ctx.session().db();
@@ -485,5 +498,7 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
         None => memberships.next(),
     };
     let begun = queries::begin_session(db, &membership.ok_or_else(refused)?, &account).await?;
-    begun.ok_or_else(refused)
+    let signed_in = begun.ok_or_else(refused)?;
+    attempt.succeeded().await;
+    Ok(signed_in)
 }

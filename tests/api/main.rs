@@ -35,6 +35,7 @@ mod sse;
 mod subscriptions;
 mod support;
 mod tenancy;
+mod throttle;
 mod tokens;
 mod users;
 mod websocket;

@@ -80,16 +80,28 @@ impl Local {
         Ok(balances)
     }
 
-    /// Gives back what a charge took.
-    pub(super) fn give_back(&self, charge: &Charge) {
-        if let Some(count) = self.counts().get_mut(&(charge.policy, charge.key)) {
-            count.taken = (count.taken - f64::from(charge.cost)).max(0.0);
+    /// Gives back what a charge took, or forgets all of what was taken under its key.
+    pub(super) fn give_back(&self, charge: &Charge, forget: bool) {
+        let mut counts = self.counts();
+        let key = (charge.policy, charge.key);
+        if let Some(count) = counts.get_mut(&key) {
+            count.taken -= f64::from(charge.cost);
+            if forget || count.taken <= 0.0 {
+                counts.remove(&key);
+            }
         }
     }
 
-    /// Forgets what was taken under a charge's key.
-    pub(super) fn forget(&self, charge: &Charge) {
-        self.counts().remove(&(charge.policy, charge.key));
+    /// Lets a bucket be so empty that the charge has to wait so long.
+    pub(super) fn refuse(&self, now: u64, charge: &Charge, wait: Duration) {
+        let (most, per) = (f64::from(charge.limit.count), charge.limit.per_millis());
+        let taken = most - f64::from(charge.cost) + wait.as_millis() as f64 * most / per as f64;
+        let count = Count {
+            taken,
+            at: now,
+            over: now.saturating_add(remembered(Kind::Bucket, charge.limit, taken)),
+        };
+        self.counts().insert((charge.policy, charge.key), count);
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<(Policy, Hashed), Count>> {

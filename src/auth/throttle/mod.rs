@@ -8,23 +8,26 @@
 //! Everything that one request is charged for is taken together or not at all. Whoever is refused is told how long to
 //! wait, and being refused costs nothing: a client that keeps trying does not lock itself out for longer.
 //!
-//! The counts are kept [in this process](local). They are bounded; under a flood of keys those are forgotten first that
-//! would be forgotten soonest.
+//! The counts are kept [in Redis](shared), for all instances together, and [in this process](local) when there is none or it
+//! is away. Here they are bounded: under a flood of keys those are forgotten first that would be forgotten soonest.
 
 mod limit;
 mod local;
+mod shared;
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::Origin;
 use crate::error::{Error, Result};
 pub use limit::{Kind, Limit, Policy};
 use local::Local;
+use shared::Shared;
 
 /// Lines in which attempts wait: those of a network one after the other, others hardly ever together.
 const LINES: usize = 256;
@@ -37,6 +40,7 @@ pub struct Limiter {
     limits: [Option<Limit>; Policy::ALL.len()],
     secret: Zeroizing<[u8; 32]>,
     local: Local,
+    shared: Option<Arc<Shared>>,
     lines: Box<[Mutex<()>]>,
 }
 
@@ -95,28 +99,51 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     /// The proof was good: the account's failures are forgotten, and the network is not charged for this one.
     pub async fn succeeded(self) {
-        for charge in &self.charges {
-            if charge.policy.counts_networks() {
-                self.limiter.local.give_back(charge);
-            } else {
-                self.limiter.local.forget(charge);
-            }
+        let limiter = self.limiter;
+        let owed = || {
+            self.charges
+                .iter()
+                .map(|charge| (charge, !charge.policy.counts_networks()))
+        };
+        for (charge, forget) in owed() {
+            limiter.local.give_back(charge, forget);
+        }
+        if let Some(shared) = &limiter.shared {
+            shared.give_back(owed()).await;
         }
     }
 }
 
 impl Limiter {
-    /// A limiter with the default limits but for those of the settings. Keys are kept hashed with the secret.
+    /// A limiter with the default limits but for those of the settings, which counts in this process until it is told to
+    /// [share](Self::share). Keys are kept hashed with the secret.
     ///
     /// # Errors
     /// A sentence for the operator when a setting cannot be read.
-    pub fn new(settings: &[String], secret: Zeroizing<[u8; 32]>) -> Result<Arc<Self>, String> {
+    pub fn new(
+        settings: &[String],
+        redis_url: Option<&str>,
+        secret: Zeroizing<[u8; 32]>,
+    ) -> Result<Arc<Self>, String> {
         Ok(Arc::new(Self {
             limits: limit::limits(settings)?,
             secret,
             local: Local::default(),
+            shared: redis_url.map(Shared::new).transpose()?,
             lines: std::iter::repeat_with(Mutex::default).take(LINES).collect(),
         }))
+    }
+
+    /// Counts in Redis, when there is one, until `stop`.
+    pub fn share(&self, stop: CancellationToken) {
+        if let Some(shared) = &self.shared {
+            tokio::spawn(shared.clone().keep_up(stop));
+        }
+    }
+
+    /// Whether the counts are those of all instances at the moment.
+    pub fn is_shared(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.is_there())
     }
 
     /// The limit of a policy; nothing when it is switched off.
@@ -179,7 +206,10 @@ impl Limiter {
     /// Forgets what was taken under a key: when an account has a new password, say.
     pub async fn reset(&self, policy: Policy, key: &str) {
         if let Some(charge) = self.charge(policy, key, 0) {
-            self.local.forget(&charge);
+            self.local.give_back(&charge, true);
+            if let Some(shared) = &self.shared {
+                shared.give_back(std::iter::once((&charge, true))).await;
+            }
         }
     }
 
@@ -199,7 +229,29 @@ impl Limiter {
     /// # Errors
     /// [`Refused`], of the charge that has to wait longest.
     pub async fn take_all(&self, charges: &[Charge]) -> Result<Vec<Balance>, Refused> {
+        if charges.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(shared) = &self.shared
+            && let Some(answer) = shared.take_all(charges).await
+        {
+            return answer;
+        }
         self.local.take_all(now(), charges)
+    }
+
+    /// Takes in this process alone, at once: for what is looked at before anything else of a request.
+    ///
+    /// # Errors
+    /// [`Refused`] when there is not so much.
+    pub fn take_here(&self, charge: &Charge) -> Result<Balance, Refused> {
+        let balances = self.local.take_all(now(), std::slice::from_ref(charge))?;
+        Ok(balances[0])
+    }
+
+    /// Lets [`take_here`](Self::take_here) refuse as well what all instances together have refused.
+    pub fn refuse_here(&self, charge: &Charge, refused: &Refused) {
+        self.local.refuse(now(), charge, refused.wait);
     }
 
     fn hash(&self, policy: Policy, key: &str) -> Hashed {
@@ -226,7 +278,7 @@ mod tests {
 
     fn limiter(settings: &[&str]) -> Arc<Limiter> {
         let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
-        Limiter::new(&settings, Zeroizing::new([7; 32])).expect("they can be read")
+        Limiter::new(&settings, None, Zeroizing::new([7; 32])).expect("they can be read")
     }
 
     fn from(ip: &str) -> Origin {

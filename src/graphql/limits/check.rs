@@ -29,6 +29,8 @@ pub(super) struct Operation {
     pub(super) variables: Vec<Declared>,
     pub(super) cost: Cost,
     pub(super) bytes: u64,
+    /// The names of its root fields: each as often as it is answered.
+    pub(super) root_fields: Vec<Box<str>>,
     /// Where a subscription says from which position it goes on.
     pub(super) after: Option<After>,
 }
@@ -206,6 +208,7 @@ pub(super) fn operations(
                 cost: cost::of_operation(document, definition.ty, set, shape, limits)?,
                 document: reduced,
                 bytes: nodes * NODE_BYTES,
+                root_fields: answered(&roots),
                 after: subscribes.then(|| after(&roots, &used)).flatten(),
             })
         })
@@ -213,6 +216,7 @@ pub(super) fn operations(
 }
 
 /// What stands at the root of an operation, fragments unfolded.
+#[derive(Clone, Copy)]
 struct Root<'a> {
     field: &'a Field,
     at: Pos,
@@ -304,6 +308,16 @@ fn roots<'a>(
         }
     }
     Ok(roots)
+}
+
+/// The names of root fields, once for each key of the answer.
+fn answered(roots: &[Root]) -> Vec<Box<str>> {
+    let mut keys = HashSet::new();
+    let mut once = roots.to_vec();
+    once.retain(|root| keys.insert(root.field.response_key().node.as_str()));
+    once.into_iter()
+        .map(|root| root.field.name.node.as_str().into())
+        .collect()
 }
 
 /// The one field of a subscription, out of the fragments it may be in: the executor does not look into those.

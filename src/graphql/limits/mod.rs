@@ -410,6 +410,11 @@ impl Prepared {
         self.cost
     }
 
+    /// The names of the root fields that are asked for, each as often as it is, skipped ones included.
+    pub fn root_fields(&self) -> impl Iterator<Item = &str> {
+        self.operation().root_fields.iter().map(|name| &**name)
+    }
+
     /// The variables as they will be seen by the operation: defaults filled in, undeclared ones left out.
     pub fn variables(&self) -> &Variables {
         &self.variables

@@ -83,10 +83,7 @@ impl Live {
 
     /// Subscribes.
     pub fn subscribe(self: &Arc<Self>, viewer: Option<&Viewer>, prepared: Prepared) -> Steps {
-        let cost = Cost {
-            requested: prepared.cost(),
-            maximum: self.app.documents.limits().cost,
-        };
+        let cost = Cost::of(&prepared, &self.app.documents);
         let after = prepared.after().map(str::parse::<Position>).transpose();
         let operation = Arc::new(Operation {
             live: self.clone(),
