@@ -122,8 +122,8 @@ impl From<diesel::result::Error> for Error {
             | Diesel::BrokenTransactionManager => Self::Unavailable,
             Diesel::DatabaseError(kind, info) => {
                 let named = (info.table_name().zip(info.constraint_name()))
-                    .and_then(|(table, name)| constraint_problem(*kind, table, name));
-                match named {
+                    .and_then(|(table, name)| constraint_problem(*kind, table, name, info.message()));
+                match named.or_else(|| out_of_reach(info.message())) {
                     Some(problem) => Self::Invalid(vec![problem]),
                     // PostgreSQL says these while it stops or starts; the driver has no kind of its own for them.
                     None if says_unavailable(info.message()) => Self::Unavailable,
@@ -158,11 +158,28 @@ fn says_unavailable(message: &str) -> bool {
     .any(|sign| message.contains(sign))
 }
 
+/// What PostgreSQL says when a record is written so that its writer would not see it any more.
+fn out_of_reach(message: &str) -> Option<Problem> {
+    let table = message
+        .split_once("row-level security policy \"reach\" for table \"")?
+        .1;
+    let (field, message) = if table.starts_with("interactions") {
+        (
+            "",
+            "You do not reach interactions like this one: it would be lost to you.",
+        )
+    } else {
+        ("ownerId", "Your rights do not reach the records of this owner.")
+    };
+    Some(Problem::new(field, ProblemCode::NotAllowed, message))
+}
+
 /// Constraint names follow one form, `<table>_<column>_{key,check,fkey}`, so that each maps to its input field.
 fn constraint_problem(
     kind: diesel::result::DatabaseErrorKind,
     table: &str,
     constraint: &str,
+    message: &str,
 ) -> Option<Problem> {
     use diesel::result::DatabaseErrorKind as Kind;
     let rest = constraint.strip_prefix(table)?.strip_prefix('_')?;
@@ -172,6 +189,10 @@ fn constraint_problem(
         _ => camel_case(rest.rsplit_once('_')?.0),
     };
     let (code, message) = match kind {
+        // Found only here when whoever deletes does not see what refers to the record.
+        Kind::ForeignKeyViolation if message.starts_with("update or delete") => {
+            (ProblemCode::InUse, "Other records still refer to it.".to_owned())
+        }
         Kind::UniqueViolation => (
             ProblemCode::Duplicate,
             format!("Another record already has this {field}."),

@@ -20,6 +20,7 @@ pub use revocation::Revocations;
 pub use rights::{Permissions, Reach, Resource, Rights, Scope};
 pub use throttle::{Limiter, Policy};
 
+use crate::db::reach::Sight;
 use crate::error::{Error, Result};
 
 /// The person on whose behalf a request runs, as the access token tells.
@@ -39,6 +40,11 @@ pub struct Viewer {
 }
 
 impl Viewer {
+    /// What the viewer may see of the tenant.
+    pub fn sight(&self) -> Sight {
+        Sight::of(self.tenant_id, self.user_id, self.rights.reach())
+    }
+
     /// Refuses what the viewer's rights do not permit.
     ///
     /// # Errors

@@ -10,38 +10,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::permission::{Permission, Role};
-use crate::db::text_enum::text_enum;
-
-text_enum! {
-    /// Whose records a permission reaches.
-    #[derive(async_graphql::Enum)]
-    pub enum Scope {
-        /// Those that one owns.
-        Own = "OWN",
-        /// Those that one owns, and those that are owned by whoever is in a team that one leads or belongs to.
-        Team = "TEAM",
-        /// All of them, those that nobody owns included.
-        All = "ALL",
-    }
-}
-
-text_enum! {
-    /// The kinds of record that a scope is set for.
-    pub enum Resource {
-        Companies = "companies",
-        Contacts = "contacts",
-        Deals = "deals",
-        Interactions = "interactions",
-    }
-}
+pub use crate::db::reach::{Reach, Resource, Scope};
 
 /// A set of permissions: a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Permissions(u64);
-
-/// How far rights reach, for each kind of record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Reach([Scope; Resource::ALL.len()]);
 
 /// What a viewer may do, and with whose records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -111,33 +84,6 @@ impl FromIterator<Permission> for Permissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
         let bits = permissions.into_iter().map(Self::bit);
         Self(bits.fold(0, |all, bit| all | bit))
-    }
-}
-
-impl Reach {
-    /// Every record of every kind.
-    pub const ALL: Self = Self([Scope::All; Resource::ALL.len()]);
-
-    /// The scope for a kind of record.
-    pub const fn of(self, resource: Resource) -> Scope {
-        self.0[resource as usize]
-    }
-
-    /// The same with another scope for a kind of record.
-    #[must_use]
-    pub const fn with(mut self, resource: Resource, scope: Scope) -> Self {
-        self.0[resource as usize] = scope;
-        self
-    }
-
-    /// Whether there are records that it does not reach.
-    pub fn is_limited(self) -> bool {
-        self != Self::ALL
-    }
-
-    /// Whether it reaches no further than the other.
-    pub fn is_within(self, other: Self) -> bool {
-        std::iter::zip(self.0, other.0).all(|(own, other)| own <= other)
     }
 }
 

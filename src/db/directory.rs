@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::schema::{accounts, users};
 use super::session::Transaction;
 use super::statement::statement;
-use super::{Connection, DIRECTORY_ROLE, Database, RUNTIME_ROLE};
+use super::{Connection, DIRECTORY_ROLE, Database};
 use crate::error::Result;
 
 /// What a person signs in with.
@@ -222,7 +222,7 @@ async fn as_directory<T>(
     conn.batch_execute(&format!("SET LOCAL ROLE {DIRECTORY_ROLE}"))
         .await?;
     let done = work(conn).await?;
-    conn.batch_execute(&format!("SET LOCAL ROLE {RUNTIME_ROLE}"))
+    conn.batch_execute(&format!("SET LOCAL ROLE {}", tx.sight().role()))
         .await?;
     Ok(done)
 }

@@ -9,7 +9,7 @@ use diesel_async::{
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{DIRECTORY_ROLE, Database, RUNTIME_ROLE};
+use super::{DIRECTORY_ROLE, Database, RUNTIME_ROLE, SCOPED_ROLE};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
@@ -69,6 +69,10 @@ struct Standing {
     unprotected: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     owned: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    unconfined: Option<String>,
+    #[diesel(sql_type = Bool)]
+    loose: bool,
 }
 
 /// Checks, as the role that serves requests, that the database would keep tenants apart.
@@ -78,14 +82,14 @@ struct Standing {
 pub async fn verify_isolation(db: &Database) -> Result<(), String> {
     let unreachable = || {
         format!(
-            "The roles {RUNTIME_ROLE} and {DIRECTORY_ROLE} cannot be used by the login of DATABASE_URL. Let a superuser run \
-             `GRANT {RUNTIME_ROLE}, {DIRECTORY_ROLE} TO <login>` (the migrations create both roles)."
+            "The roles {RUNTIME_ROLE}, {SCOPED_ROLE} and {DIRECTORY_ROLE} cannot be used by the login of DATABASE_URL. Let a \
+             superuser run `GRANT {RUNTIME_ROLE}, {SCOPED_ROLE}, {DIRECTORY_ROLE} TO <login>` (the migrations create the roles)."
         )
     };
     let mut conn = db.connection().await.map_err(|_| unreachable())?;
-    let check = format!("BEGIN; SET LOCAL ROLE {DIRECTORY_ROLE}; ROLLBACK");
+    let check = format!("BEGIN; SET LOCAL ROLE {DIRECTORY_ROLE}; SET LOCAL ROLE {SCOPED_ROLE}; ROLLBACK");
     conn.batch_execute(&check).await.map_err(|_| unreachable())?;
-    let standing: Standing = diesel::sql_query(
+    let standing: Standing = diesel::sql_query(format!(
         "SELECT r.rolsuper OR r.rolbypassrls AS exempt, current_user::text AS role,
                 (SELECT string_agg(c.relname, ', ') FROM pg_class c
                   WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
@@ -94,9 +98,15 @@ pub async fn verify_isolation(db: &Database) -> Result<(), String> {
                     AND NOT (c.relrowsecurity AND c.relforcerowsecurity)) AS unprotected,
                 (SELECT string_agg(c.relname, ', ') FROM pg_class c
                   WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-                    AND pg_has_role(current_user, c.relowner, 'USAGE')) AS owned
+                    AND pg_has_role(current_user, c.relowner, 'USAGE')) AS owned,
+                (SELECT string_agg(name, ', ') FROM unnest('{{companies,contacts,deals,deal_stage_changes,interactions}}'::text[]) AS name
+                  WHERE NOT EXISTS (SELECT FROM pg_policies p
+                         WHERE p.schemaname = current_schema() AND p.tablename = name AND p.permissive = 'RESTRICTIVE'
+                           AND p.cmd = 'ALL' AND p.roles = '{{{SCOPED_ROLE}}}')) AS unconfined,
+                EXISTS (SELECT FROM pg_roles s WHERE s.rolname = '{SCOPED_ROLE}'
+                           AND (s.rolsuper OR s.rolbypassrls OR NOT s.rolinherit)) AS loose
            FROM pg_roles r WHERE r.rolname = current_user",
-    )
+    ))
     .get_result(&mut conn)
     .await
     .map_err(|error| error.to_string())?;
@@ -110,6 +120,17 @@ pub async fn verify_isolation(db: &Database) -> Result<(), String> {
     if let Some(tables) = standing.unprotected {
         return Err(format!(
             "Row-level security is not enabled and forced on: {tables}. Tenants would not be kept apart."
+        ));
+    }
+    if standing.loose {
+        return Err(format!(
+            "The role {SCOPED_ROLE} is exempt from row-level security, or does not inherit from {RUNTIME_ROLE}. \
+             Run `ALTER ROLE {SCOPED_ROLE} NOSUPERUSER NOBYPASSRLS INHERIT`."
+        ));
+    }
+    if let Some(tables) = standing.unconfined {
+        return Err(format!(
+            "The policies that confine {SCOPED_ROLE} are missing on: {tables}. Roles with a limited reach would see too much."
         ));
     }
     if let Some(tables) = standing.owned {

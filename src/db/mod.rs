@@ -10,6 +10,7 @@ pub mod directory;
 pub mod embedded;
 pub mod id;
 pub mod migrate;
+pub mod reach;
 pub mod schema;
 pub mod select;
 pub mod session;
@@ -19,17 +20,18 @@ pub mod text_enum;
 
 use std::time::Duration;
 
+use self::reach::Sight;
+use crate::error::{Error, Result};
 use deadpool::managed::Object;
 use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures::FutureExt;
-use uuid::Uuid;
-
-use crate::error::{Error, Result};
 
 /// The role that serves requests: neither owner nor exempt from row-level security.
 pub const RUNTIME_ROLE: &str = "dealstream_app";
+/// The role that serves those whose rights do not reach every record: see [`reach`].
+pub const SCOPED_ROLE: &str = "dealstream_scoped";
 /// The role that may look across tenants at accounts and memberships, and at nothing else.
 pub const DIRECTORY_ROLE: &str = "dealstream_directory";
 
@@ -97,17 +99,18 @@ impl Database {
         Ok(self.pool.get().await?)
     }
 
-    /// A snapshot of one tenant's data, for reading. No connection is taken before the first use.
-    pub fn snapshot(&self, tenant: Uuid) -> session::Snapshot {
-        session::Snapshot::new(self.clone(), tenant)
+    /// A snapshot of a tenant's data, or of as much as a viewer may see of it, for reading. No connection is taken before
+    /// the first use.
+    pub fn snapshot(&self, sight: impl Into<Sight>) -> session::Snapshot {
+        session::Snapshot::new(self.clone(), sight.into())
     }
 
-    /// Begins a transaction that may write one tenant's data.
+    /// Begins a transaction that may write a tenant's data, or as much as a viewer may see of it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had.
-    pub async fn begin(&self, tenant: Uuid) -> Result<session::Transaction> {
-        session::Transaction::begin(self, tenant).await
+    pub async fn begin(&self, sight: impl Into<Sight>) -> Result<session::Transaction> {
+        session::Transaction::begin(self, sight.into()).await
     }
 
     /// Whether PostgreSQL answers.

@@ -33,6 +33,44 @@ diesel::table! {
         updated_at -> Timestamptz,
         version -> Int4,
         account_id -> Uuid,
+        custom_role_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    custom_roles (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        description -> Nullable<Text>,
+        permissions -> Array<Text>,
+        companies_scope -> Text,
+        contacts_scope -> Text,
+        deals_scope -> Text,
+        interactions_scope -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    teams (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        version -> Int4,
+    }
+}
+
+diesel::table! {
+    team_members (tenant_id, team_id, user_id) {
+        tenant_id -> Uuid,
+        team_id -> Uuid,
+        user_id -> Uuid,
+        is_lead -> Bool,
     }
 }
 
@@ -228,6 +266,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     companies,
     contacts,
+    custom_roles,
     deal_stage_changes,
     deals,
     events,
@@ -238,6 +277,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     pipelines,
     revocations,
     signing_keys,
+    team_members,
+    teams,
     tenants,
     users,
 );

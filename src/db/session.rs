@@ -1,6 +1,6 @@
 //! The tenant boundary: every statement about a tenant's data runs in a [`Snapshot`] or a [`Transaction`] of that tenant.
 //!
-//! Both set the tenant in the same message that begins their transaction, and PostgreSQL's policies do the rest. There is
+//! Both set the tenant, and whose records are seen ([`super::reach`]), in the same message that begins their transaction, and PostgreSQL's policies do the rest. There is
 //! no way to a connection without one, and a connection that was dropped in the midst is thrown away by the pool.
 
 use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::reach::Sight;
 use super::{Connection, Database};
 use crate::error::{Error, Result};
 
@@ -24,17 +25,15 @@ struct Lease {
 }
 
 impl Lease {
-    async fn begin(db: &Database, begin: &'static str, tenant: Uuid) -> Result<Self> {
+    async fn begin(db: &Database, begin: &'static str, sight: &Sight) -> Result<Self> {
         let mut connection = db.connection().await?;
         // diesel must know of the transaction, so that the pool discards the connection when we are dropped in its midst.
         change_depth(&mut connection, TransactionDepthChange::IncreaseDepth)?;
         let connection = Arc::new(connection);
         let mut started = {
             let connection = connection.clone();
-            Box::pin(async move {
-                let sql = format!("{begin}; SET LOCAL app.tenant_id = '{tenant}'");
-                (&mut &**connection).batch_execute(&sql).await
-            })
+            let sql = format!("{begin}; {}", sight.settings());
+            Box::pin(async move { (&mut &**connection).batch_execute(&sql).await })
         };
         // The first poll puts the message on the wire, before any query can; its answer is awaited aside.
         let begun = match futures::poll!(&mut started) {
@@ -81,15 +80,15 @@ fn change_depth(connection: &mut Connection, change: TransactionDepthChange) -> 
 /// One consistent view of one tenant's data: everything read through it is of the same moment.
 pub struct Snapshot {
     db: Database,
-    tenant: Uuid,
+    sight: Sight,
     lease: OnceCell<Lease>,
 }
 
 impl Snapshot {
-    pub(super) fn new(db: Database, tenant: Uuid) -> Self {
+    pub(super) fn new(db: Database, sight: Sight) -> Self {
         Self {
             db,
-            tenant,
+            sight,
             lease: OnceCell::new(),
         }
     }
@@ -105,7 +104,7 @@ impl Snapshot {
         // Boxed, because every loader's future has room for this one, and one of them needs it.
         let begin = self
             .lease
-            .get_or_try_init(|| Lease::begin(&self.db, READ, self.tenant));
+            .get_or_try_init(|| Lease::begin(&self.db, READ, &self.sight));
         Ok(&Box::pin(begin).await?.connection)
     }
 }
@@ -130,21 +129,26 @@ impl Drop for Snapshot {
 
 /// A transaction that may write one tenant's data. Dropping it without [`Transaction::commit`] rolls it back.
 pub struct Transaction {
-    tenant: Uuid,
+    sight: Sight,
     lease: Option<Lease>,
 }
 
 impl Transaction {
-    pub(super) async fn begin(db: &Database, tenant: Uuid) -> Result<Self> {
+    pub(super) async fn begin(db: &Database, sight: Sight) -> Result<Self> {
         Ok(Self {
-            tenant,
-            lease: Some(Lease::begin(db, WRITE, tenant).await?),
+            lease: Some(Lease::begin(db, WRITE, &sight).await?),
+            sight,
         })
     }
 
     /// The tenant whose data is written.
     pub fn tenant(&self) -> Uuid {
-        self.tenant
+        self.sight.tenant()
+    }
+
+    /// What is seen of the tenant.
+    pub fn sight(&self) -> &Sight {
+        &self.sight
     }
 
     /// The connection. Queries polled together on it are pipelined.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{Hub, Position};
 use crate::db::Database;
 use crate::db::id::{Id, Kind};
+use crate::db::reach::Sight;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Result};
@@ -94,8 +95,13 @@ impl Work {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had.
-    pub async fn begin(db: &Database, hub: Arc<Hub>, tenant: Uuid, actor_id: Option<Uuid>) -> Result<Self> {
-        Ok(Self::on(db.begin(tenant).await?, hub, actor_id))
+    pub async fn begin(
+        db: &Database,
+        hub: Arc<Hub>,
+        sight: impl Into<Sight>,
+        actor_id: Option<Uuid>,
+    ) -> Result<Self> {
+        Ok(Self::on(db.begin(sight).await?, hub, actor_id))
     }
 
     /// Goes on in a transaction that has begun.

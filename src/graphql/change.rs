@@ -3,6 +3,7 @@
 use async_graphql::{Context, Enum, Object, SimpleObject};
 use serde_json::Value;
 
+use super::reach::Belongs;
 use super::scalar::{DateTime, Json};
 use super::stream::{self, Frames, MustRefetch, UpToDate};
 use super::{ContextExt, Session};
@@ -20,6 +21,9 @@ pub trait Followed: Kind {
 
     /// The fields whose values a change tells, by their names in the inputs.
     const FIELDS: &'static [&'static str];
+
+    /// To whom records of this kind belong, when they belong to somebody: then not everybody need see all of them.
+    const BELONGS: Option<Belongs> = None;
 
     /// The value of a field in the record as the history keeps it, written as an input would have it.
     fn value(record: &Value, field: &str) -> Value {
@@ -60,7 +64,7 @@ pub fn of_fields<T: Followed + ?Sized>(event: &Event) -> Vec<FieldChange> {
 }
 
 /// The value that an update replaced.
-fn old(record: &Value, field: &str) -> Option<Value> {
+pub(super) fn old(record: &Value, field: &str) -> Option<Value> {
     let text = record["before"][field].as_str()?;
     serde_json::from_str(text).ok()
 }
@@ -167,7 +171,7 @@ impl Change {
     }
 }
 
-/// Whether an event is of a kind of record that the viewer may read: with the rights of this moment, asked anew for
+/// Whether an event is of a kind of record that the viewer may read, and of a record within their reach: with the rights of this moment, asked anew for
 /// every event.
 pub fn is_visible<T: Followed>(session: &Session, event: &Event) -> bool {
     event.entity == T::PREFIX
@@ -175,6 +179,7 @@ pub fn is_visible<T: Followed>(session: &Session, event: &Event) -> bool {
             .viewer()
             .and_then(|viewer| viewer.require(T::READ))
             .is_ok()
+        && T::BELONGS.is_none_or(|belongs| session.reaches(event, belongs))
 }
 
 /// Whether an event is of this record, or no record was asked for.

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::scalar::not_a;
 use super::{Batch, ContextExt};
+use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::select::{
     self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Rows, SortColumn, SortValue,
@@ -234,6 +235,8 @@ pub async fn paged<T: ReadRow, L: Into<Listing>>(
 pub trait Children: Send + Sync + 'static {
     type Parent: Kind;
     type Row: ReadRow;
+    /// What a viewer needs to be shown the list.
+    const READ: Permission;
     /// The column that refers to the parent.
     const COLUMN: &'static str;
     /// What the list is sorted by, latest or largest first.
@@ -248,6 +251,7 @@ struct PageOf<C>(PhantomData<C>);
 impl<C: Children> Batch for PageOf<C> {
     type Key = ChildrenKey<C::Parent, <C::Row as Listed>::Order>;
     type Value = Arc<Rows<Arc<C::Row>>>;
+    const READ: Permission = C::READ;
 
     async fn load(conn: &AsyncPgConnection, keys: &[Self::Key]) -> Result<HashMap<Self::Key, Self::Value>> {
         C::Row::children(conn, C::COLUMN, keys, C::parent_of).await
@@ -259,6 +263,7 @@ struct CountOf<C>(PhantomData<C>);
 impl<C: Children> Batch for CountOf<C> {
     type Key = Id<C::Parent>;
     type Value = i64;
+    const READ: Permission = C::READ;
 
     async fn load(conn: &AsyncPgConnection, keys: &[Self::Key]) -> Result<HashMap<Self::Key, i64>> {
         select::count_children::<C::Row, C::Parent>(conn, C::COLUMN, keys).await

@@ -9,12 +9,14 @@ use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
 
 use super::loader::{Batch, Loaders};
+use super::reach::{Belongs, Vision};
 use crate::auth::{Origin, Permission, Viewer};
 use crate::db::Database;
+use crate::db::reach::Sight;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
-use crate::events::{Hub, Work};
+use crate::events::{Event, Hub, Work};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -29,6 +31,8 @@ pub struct Session {
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
     signals: Arc<Signals>,
+    /// What a viewer with a limited reach sees of what the signals tell.
+    vision: Option<Vision>,
 }
 
 /// What a run of a subscription tells of: a part of the history, taken one by one.
@@ -91,6 +95,7 @@ impl Session {
             idempotency_key: None,
             reading: Mutex::default(),
             signals: Arc::default(),
+            vision: None,
         }
     }
 
@@ -101,6 +106,32 @@ impl Session {
             ..Signals::default()
         });
         self
+    }
+
+    /// Looks up what the viewer may be told of the signals, when not everything is within their reach.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn with_vision(mut self) -> Result<Self> {
+        if let Some(sight) = self.viewer.as_ref().map(Viewer::sight).filter(Sight::is_limited) {
+            let signals: Vec<_> = lock(&self.signals.waiting).iter().cloned().collect();
+            let events = signals.iter().filter_map(|signal| match signal {
+                Signal::Event { event, .. } => Some(&**event),
+                _ => None,
+            });
+            self.vision = Some(Vision::of(&self.db, sight, &events.collect::<Vec<_>>()).await?);
+        }
+        Ok(self)
+    }
+
+    /// Whether the record of an event is, or was until then, within the viewer's reach. Of who sees all is nothing asked;
+    /// who does not, and for whom nothing has been looked up, is told nothing.
+    pub fn reaches(&self, event: &Event, belongs: Belongs) -> bool {
+        let limited = |viewer: &Viewer| viewer.rights.reach().is_limited();
+        match &self.vision {
+            Some(vision) => vision.includes(event, belongs),
+            None => !self.viewer.as_ref().is_none_or(limited),
+        }
     }
 
     /// What this run of a subscription tells of.
@@ -158,7 +189,7 @@ impl Session {
         let viewer = self.viewer()?;
         let mut reading = lock(&self.reading);
         let reading = reading.get_or_insert_with(|| {
-            let snapshot = Arc::new(self.db.snapshot(viewer.tenant_id));
+            let snapshot = Arc::new(self.db.snapshot(viewer.sight()));
             Arc::new(Reading {
                 loaders: Loaders::new(snapshot.clone()),
                 snapshot,
@@ -180,7 +211,7 @@ impl Session {
         let viewer = self.viewer()?;
         // What is read after a change must show it, and a mutation needs no second connection meanwhile.
         self.finish();
-        Work::begin(&self.db, self.hub.clone(), viewer.tenant_id, Some(viewer.user_id)).await
+        Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await
     }
 }
 
@@ -205,10 +236,17 @@ pub trait ContextExt {
         self.session().viewer()
     }
 
-    /// Loads one of many: what is asked for in the same level of a document is read by one statement.
+    /// Loads one of many, if the viewer may read what it is: what is asked for in the same level of a document is read by
+    /// one statement.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the permission that is missing, whether there is such a record or not.
     ///
     /// Boxed: the executor makes room for an object's largest resolver whenever it resolves any of its fields.
     fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>>;
+
+    /// As [`ContextExt::load`], for what the viewer knows of anyway: themselves, and their tenant.
+    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>>;
 
     /// Loads what a record refers to, if anything. Resolvers of nullable fields answer `Option<Result<…>>` like this:
     /// then an error makes this one field null, and not, as with `Result<Option<…>>`, everything around it.
@@ -232,6 +270,13 @@ impl ContextExt for Context<'_> {
     }
 
     fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>> {
+        match self.viewer().and_then(|viewer| viewer.require(B::READ)) {
+            Ok(()) => self.load_known::<B>(key),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>> {
         Box::pin(async move {
             let loader = self.reading()?.loaders.get::<B>();
             loader.load(key).await

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dataloader::BatchFn;
 use diesel_async::AsyncPgConnection;
 
+use crate::auth::Permission;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 
@@ -23,6 +24,8 @@ pub trait Batch: Send + Sync + 'static {
     type Key: Eq + Hash + Clone + Debug + Send + Sync + 'static;
     /// Cheap to clone, as an `Arc` is.
     type Value: Clone + Send + Sync + 'static;
+    /// What a viewer needs to be shown the values, whichever way leads to them.
+    const READ: Permission;
 
     /// Reads the values of these keys; a key without a value is left out.
     fn load(

@@ -2,7 +2,7 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`problem`] errors · [`limits`] what a document may cost.
+//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`problem`] errors · [`reach`] whose records are seen · [`limits`] what a document may cost.
 
 pub mod change;
 pub mod connection;
@@ -15,6 +15,7 @@ pub mod limits;
 pub mod loader;
 pub mod mutation;
 pub mod problem;
+pub mod reach;
 pub mod scalar;
 pub mod stream;
 

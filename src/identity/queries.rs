@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::model::{SignedIn, Tenant, User};
 use super::types::UserFilter;
-use crate::auth::{Rights, Role, revocation};
+use crate::auth::{Permission, Rights, Role, revocation};
 use crate::db::Database;
 use crate::db::directory::{self, Account, Membership, Revocation};
 use crate::db::id::Id;
@@ -32,6 +32,7 @@ pub struct TenantById;
 impl Batch for TenantById {
     type Key = Id<Tenant>;
     type Value = Arc<Tenant>;
+    const READ: Permission = Permission::TenantRead;
 
     async fn load(conn: &AsyncPgConnection, keys: &[Id<Tenant>]) -> Result<HashMap<Id<Tenant>, Arc<Tenant>>> {
         let found: Vec<Tenant> = tenants::table
@@ -52,6 +53,7 @@ pub struct UserById;
 impl Batch for UserById {
     type Key = Id<User>;
     type Value = Arc<User>;
+    const READ: Permission = Permission::UsersRead;
 
     async fn load(conn: &AsyncPgConnection, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Arc<User>>> {
         let found: Vec<User> = users::table

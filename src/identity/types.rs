@@ -117,7 +117,10 @@ impl Viewer {
     async fn user(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
         match &self.known {
             Some((_, user)) => Some(Ok(user.clone())),
-            None => ctx.relation::<UserById>(Id::from_uuid(self.viewer.user_id)).await,
+            None => ctx
+                .load_known::<UserById>(Id::from_uuid(self.viewer.user_id))
+                .await
+                .transpose(),
         }
     }
 
@@ -126,8 +129,8 @@ impl Viewer {
         match &self.known {
             Some((tenant, _)) => Some(Ok(tenant.clone())),
             None => {
-                ctx.relation::<TenantById>(Id::from_uuid(self.viewer.tenant_id))
-                    .await
+                let id = Id::from_uuid(self.viewer.tenant_id);
+                ctx.load_known::<TenantById>(id).await.transpose()
             }
         }
     }
@@ -169,7 +172,7 @@ pub async fn currency_or_tenants(ctx: &Context<'_>, given: Option<CurrencyCode>)
         return Ok(currency);
     }
     let tenant = ctx
-        .load::<TenantById>(Id::from_uuid(ctx.viewer()?.tenant_id))
+        .load_known::<TenantById>(Id::from_uuid(ctx.viewer()?.tenant_id))
         .await?;
     tenant
         .map(|tenant| tenant.currency_code)

@@ -29,6 +29,7 @@ mod process;
 mod resume;
 mod retention;
 mod schema;
+mod scope;
 mod sessions;
 mod settings;
 mod sse;

@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
+use crate::db::reach::Resource;
 use crate::db::schema::companies;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::change::Followed;
+use crate::graphql::reach::Belongs;
 use crate::identity::User;
 
 /// A business in the CRM.
@@ -69,6 +71,11 @@ impl Kind for Company {
 
 impl Followed for Company {
     const READ: Permission = Permission::CompaniesRead;
+    const BELONGS: Option<Belongs> = Some(Belongs {
+        resource: Resource::Companies,
+        owner: "ownerId",
+        about: &[],
+    });
     const FIELDS: &'static [&'static str] = &[
         "name", "domain", "industry", "email", "phone", "address", "ownerId",
     ];

@@ -8,9 +8,10 @@ use super::model::PostalAddress;
 use super::{Company, queries};
 use crate::auth::Permission;
 use crate::db::id::Id;
+use crate::db::reach::Resource;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, mutate, reach};
 use crate::identity::User;
 
 /// A company to be added.
@@ -162,7 +163,7 @@ impl CompanyMutation {
                 email: check.optional_email("email", input.email),
                 phone: check.optional_line("phone", input.phone),
                 address: input.address.map(|address| address.checked(&mut check)),
-                owner_id: input.owner_id,
+                owner_id: reach::owner(work, Resource::Companies, input.owner_id),
                 created_at: work.now(),
                 updated_at: work.now(),
                 version: 1,

@@ -9,6 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::Company;
 use super::types::CompanyFilter;
+use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::companies;
 use crate::db::select::{Listing, Predicate, contains_pattern};
@@ -24,6 +25,7 @@ pub struct CompanyById;
 impl Batch for CompanyById {
     type Key = Id<Company>;
     type Value = Arc<Company>;
+    const READ: Permission = Permission::CompaniesRead;
 
     async fn load(
         conn: &AsyncPgConnection,

@@ -8,10 +8,12 @@ use uuid::Uuid;
 use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::db::id::{Id, Kind};
+use crate::db::reach::Resource;
 use crate::db::schema::contacts;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
+use crate::graphql::reach::Belongs;
 use crate::identity::User;
 
 /// A person in the CRM.
@@ -73,6 +75,11 @@ impl Kind for Contact {
 
 impl Followed for Contact {
     const READ: Permission = Permission::ContactsRead;
+    const BELONGS: Option<Belongs> = Some(Belongs {
+        resource: Resource::Contacts,
+        owner: "ownerId",
+        about: &[],
+    });
     const FIELDS: &'static [&'static str] = &[
         "name",
         "email",

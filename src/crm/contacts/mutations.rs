@@ -9,9 +9,10 @@ use super::{Contact, LifecycleStage, RecordStatus, queries};
 use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::db::id::Id;
+use crate::db::reach::Resource;
 use crate::error::Result;
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, mutate, reach};
 use crate::identity::User;
 
 /// A contact to be added.
@@ -148,12 +149,14 @@ impl ContactMutation {
                 source: check.optional_line("source", input.source),
                 rating: input.rating,
                 notes: check.optional_text("notes", input.notes),
-                owner_id: input.owner_id,
+                owner_id: reach::owner(work, Resource::Contacts, input.owner_id),
                 created_at: work.now(),
                 updated_at: work.now(),
                 version: 1,
             };
             check.done()?;
+            let company = ("companyId", Resource::Companies, contact.company_id.map(Id::uuid));
+            reach::check_references(work, &[company]).await?;
             queries::insert(work, &contact).await?;
             work.record(contact.id, "CREATED", &contact)?;
             Ok(Arc::new(contact))
@@ -184,6 +187,11 @@ impl ContactMutation {
             patch.set_or_clear("phone", &mut contact.phone, phone);
             let job_title = check.patch("jobTitle", input.job_title, Check::optional_line);
             patch.set_or_clear("jobTitle", &mut contact.job_title, job_title);
+            let company = (
+                "companyId",
+                Resource::Companies,
+                input.company_id.value().map(|id| id.uuid()),
+            );
             patch.set_or_clear("companyId", &mut contact.company_id, input.company_id);
             patch.set(
                 "lifecycleStage",
@@ -203,6 +211,7 @@ impl ContactMutation {
             if !patch.is_empty() {
                 contact.version += 1;
                 contact.updated_at = work.now();
+                reach::check_references(work, &[company]).await?;
                 queries::update(work, &contact).await?;
                 work.record(contact.id, "UPDATED", &patch.change(&contact))?;
             }

@@ -10,6 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::Contact;
 use super::model::ContactOrderField;
 use super::types::ContactFilter;
+use crate::auth::Permission;
 use crate::crm::companies::{self, Company};
 use crate::db::id::Id;
 use crate::db::schema::contacts;
@@ -27,6 +28,7 @@ pub struct ContactById;
 impl Batch for ContactById {
     type Key = Id<Contact>;
     type Value = Arc<Contact>;
+    const READ: Permission = Permission::ContactsRead;
 
     async fn load(
         conn: &AsyncPgConnection,
@@ -50,6 +52,7 @@ pub struct ContactsByCompany;
 impl Children for ContactsByCompany {
     type Parent = Company;
     type Row = Contact;
+    const READ: Permission = Permission::ContactsRead;
     const COLUMN: &'static str = "company_id";
     const ORDER: ContactOrderField = ContactOrderField::CreatedAt;
 

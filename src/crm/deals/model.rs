@@ -11,11 +11,13 @@ use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::pipelines::{Pipeline, PipelineStage, StageKind};
 use crate::db::id::{Id, Kind};
+use crate::db::reach::Resource;
 use crate::db::schema::{deal_stage_changes, deals};
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::events::Event;
 use crate::graphql::change::{self, FieldChange, Followed};
+use crate::graphql::reach::Belongs;
 use crate::graphql::scalar::{CurrencyCode, Money};
 use crate::identity::User;
 
@@ -165,6 +167,11 @@ impl Kind for Deal {
 
 impl Followed for Deal {
     const READ: Permission = Permission::DealsRead;
+    const BELONGS: Option<Belongs> = Some(Belongs {
+        resource: Resource::Deals,
+        owner: "ownerId",
+        about: &[],
+    });
     const FIELDS: &'static [&'static str] = &[
         "name",
         "amount",

@@ -11,10 +11,11 @@ use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::pipelines::{self, Pipeline, PipelineStage, StageKind};
 use crate::db::id::Id;
+use crate::db::reach::Resource;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{Date, Money, MoneyInput};
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, mutate, reach};
 use crate::identity::{self, User};
 
 /// A deal to be added.
@@ -230,6 +231,11 @@ impl DealMutation {
             }
             check.done()?;
             let first = deal.first_entry(work.actor_id().map(Id::from_uuid));
+            let references = [
+                ("contactId", Resource::Contacts, deal.contact_id.map(Id::uuid)),
+                ("companyId", Resource::Companies, deal.company_id.map(Id::uuid)),
+            ];
+            reach::check_references(work, &references).await?;
             queries::insert(work, &deal, &first).await?;
             work.record(deal.id, "CREATED", &deal)?;
             Ok(Arc::new(deal))
@@ -268,6 +274,18 @@ impl DealMutation {
                 check.problem("winProbability", ProblemCode::NotAllowed, message);
             }
             patch.set("winProbability", &mut deal.win_probability, input.win_probability);
+            let references = [
+                (
+                    "contactId",
+                    Resource::Contacts,
+                    input.contact_id.value().map(|id| id.uuid()),
+                ),
+                (
+                    "companyId",
+                    Resource::Companies,
+                    input.company_id.value().map(|id| id.uuid()),
+                ),
+            ];
             patch.set_or_clear("contactId", &mut deal.contact_id, input.contact_id);
             patch.set_or_clear("companyId", &mut deal.company_id, input.company_id);
             patch.set_or_clear("ownerId", &mut deal.owner_id, input.owner_id);
@@ -282,6 +300,7 @@ impl DealMutation {
             if !patch.is_empty() {
                 deal.version += 1;
                 deal.updated_at = work.now();
+                reach::check_references(work, &references).await?;
                 queries::update(work, &deal).await?;
                 work.record(deal.id, "UPDATED", &patch.change(&deal))?;
             }

@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 
 use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, STAGE_CHANGED};
 use super::types::DealFilter;
+use crate::auth::Permission;
 use crate::crm::companies::{self, Company};
 use crate::crm::contacts::{self, Contact};
 use crate::crm::pipelines::PipelineStage;
@@ -32,6 +33,7 @@ pub struct DealById;
 impl Batch for DealById {
     type Key = Id<Deal>;
     type Value = Arc<Deal>;
+    const READ: Permission = Permission::DealsRead;
 
     async fn load(conn: &AsyncPgConnection, keys: &[Id<Deal>]) -> Result<HashMap<Id<Deal>, Arc<Deal>>> {
         let found: Vec<Deal> = deals::table
@@ -49,6 +51,7 @@ pub struct StageChangeById;
 impl Batch for StageChangeById {
     type Key = Id<DealStageChange>;
     type Value = Arc<DealStageChange>;
+    const READ: Permission = Permission::DealsRead;
 
     async fn load(
         conn: &AsyncPgConnection,
@@ -72,6 +75,7 @@ pub struct DealsByStage;
 impl Children for DealsByStage {
     type Parent = PipelineStage;
     type Row = Deal;
+    const READ: Permission = Permission::DealsRead;
     const COLUMN: &'static str = "stage_id";
     const ORDER: DealOrderField = DealOrderField::CreatedAt;
 
@@ -86,6 +90,7 @@ pub struct DealsByContact;
 impl Children for DealsByContact {
     type Parent = Contact;
     type Row = Deal;
+    const READ: Permission = Permission::DealsRead;
     const COLUMN: &'static str = "contact_id";
     const ORDER: DealOrderField = DealOrderField::CreatedAt;
 
@@ -100,6 +105,7 @@ pub struct DealsByCompany;
 impl Children for DealsByCompany {
     type Parent = Company;
     type Row = Deal;
+    const READ: Permission = Permission::DealsRead;
     const COLUMN: &'static str = "company_id";
     const ORDER: DealOrderField = DealOrderField::CreatedAt;
 
@@ -114,6 +120,7 @@ pub struct StageHistory;
 impl Children for StageHistory {
     type Parent = Deal;
     type Row = DealStageChange;
+    const READ: Permission = Permission::DealsRead;
     const COLUMN: &'static str = "deal_id";
     const ORDER: ByEntry = ByEntry;
 
@@ -182,6 +189,7 @@ pub struct StageTotals;
 impl Batch for StageTotals {
     type Key = Id<PipelineStage>;
     type Value = Totals;
+    const READ: Permission = Permission::DealsRead;
 
     async fn load(
         conn: &AsyncPgConnection,

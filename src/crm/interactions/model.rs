@@ -10,10 +10,12 @@ use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
 use crate::db::id::{Id, Kind};
+use crate::db::reach::Resource;
 use crate::db::schema::interactions;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
+use crate::graphql::reach::{ABOUT, Belongs};
 use crate::identity::User;
 
 /// Something that happened, or is planned, between the tenant's people and theirs. It belongs to a contact, a company or
@@ -88,6 +90,11 @@ impl Kind for Interaction {
 
 impl Followed for Interaction {
     const READ: Permission = Permission::InteractionsRead;
+    const BELONGS: Option<Belongs> = Some(Belongs {
+        resource: Resource::Interactions,
+        owner: "createdById",
+        about: ABOUT,
+    });
     const FIELDS: &'static [&'static str] = &[
         "kind",
         "direction",

@@ -10,10 +10,11 @@ use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
 use crate::db::id::Id;
+use crate::db::reach::Resource;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, mutate, reach};
 
 /// An interaction to be recorded or planned. It belongs to a contact, a company or a deal, or to several of them: at
 /// least one of `contactId`, `companyId` and `dealId` is needed.
@@ -207,6 +208,20 @@ impl InteractionMutation {
             };
             check_about_something(&mut check, &interaction);
             check.done()?;
+            let references = [
+                (
+                    "contactId",
+                    Resource::Contacts,
+                    interaction.contact_id.map(Id::uuid),
+                ),
+                (
+                    "companyId",
+                    Resource::Companies,
+                    interaction.company_id.map(Id::uuid),
+                ),
+                ("dealId", Resource::Deals, interaction.deal_id.map(Id::uuid)),
+            ];
+            reach::check_references(work, &references).await?;
             queries::insert(work, &interaction).await?;
             work.record(interaction.id, "CREATED", &interaction)?;
             Ok(Arc::new(interaction))
@@ -247,6 +262,23 @@ impl InteractionMutation {
             patch.set("occurredAt", &mut interaction.occurred_at, occurred_at);
             let completed_at = check.patch("completedAt", input.completed_at, Check::moment);
             patch.set_or_clear("completedAt", &mut interaction.completed_at, completed_at);
+            let references = [
+                (
+                    "contactId",
+                    Resource::Contacts,
+                    input.contact_id.value().map(|id| id.uuid()),
+                ),
+                (
+                    "companyId",
+                    Resource::Companies,
+                    input.company_id.value().map(|id| id.uuid()),
+                ),
+                (
+                    "dealId",
+                    Resource::Deals,
+                    input.deal_id.value().map(|id| id.uuid()),
+                ),
+            ];
             patch.set_or_clear("contactId", &mut interaction.contact_id, input.contact_id);
             patch.set_or_clear("companyId", &mut interaction.company_id, input.company_id);
             patch.set_or_clear("dealId", &mut interaction.deal_id, input.deal_id);
@@ -256,6 +288,7 @@ impl InteractionMutation {
             if !patch.is_empty() {
                 interaction.version += 1;
                 interaction.updated_at = work.now();
+                reach::check_references(work, &references).await?;
                 queries::update(work, &interaction).await?;
                 // Who waits for completions need not know by which mutation they come.
                 let completes = interaction.completed_at.is_some() && !was_completed;

@@ -10,6 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::model::InteractionOrderField;
 use super::types::InteractionFilter;
 use super::{Interaction, InteractionDirection};
+use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
@@ -29,6 +30,7 @@ pub struct InteractionById;
 impl Batch for InteractionById {
     type Key = Id<Interaction>;
     type Value = Arc<Interaction>;
+    const READ: Permission = Permission::InteractionsRead;
 
     async fn load(
         conn: &AsyncPgConnection,
@@ -52,6 +54,7 @@ pub struct InteractionsByContact;
 impl Children for InteractionsByContact {
     type Parent = Contact;
     type Row = Interaction;
+    const READ: Permission = Permission::InteractionsRead;
     const COLUMN: &'static str = "contact_id";
     const ORDER: InteractionOrderField = InteractionOrderField::OccurredAt;
 
@@ -66,6 +69,7 @@ pub struct InteractionsByCompany;
 impl Children for InteractionsByCompany {
     type Parent = Company;
     type Row = Interaction;
+    const READ: Permission = Permission::InteractionsRead;
     const COLUMN: &'static str = "company_id";
     const ORDER: InteractionOrderField = InteractionOrderField::OccurredAt;
 
@@ -80,6 +84,7 @@ pub struct InteractionsByDeal;
 impl Children for InteractionsByDeal {
     type Parent = Deal;
     type Row = Interaction;
+    const READ: Permission = Permission::InteractionsRead;
     const COLUMN: &'static str = "deal_id";
     const ORDER: InteractionOrderField = InteractionOrderField::OccurredAt;
 

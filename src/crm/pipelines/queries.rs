@@ -9,6 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::model::{DEFAULT_STAGES, Pipeline, PipelineStage};
 use super::types::PipelineFilter;
+use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::{pipeline_stages, pipelines, tenants};
 use crate::db::select::Predicate;
@@ -23,6 +24,7 @@ pub struct PipelineById;
 impl Batch for PipelineById {
     type Key = Id<Pipeline>;
     type Value = Arc<Pipeline>;
+    const READ: Permission = Permission::PipelinesRead;
 
     async fn load(
         conn: &AsyncPgConnection,
@@ -46,6 +48,7 @@ pub struct StageById;
 impl Batch for StageById {
     type Key = Id<PipelineStage>;
     type Value = Arc<PipelineStage>;
+    const READ: Permission = Permission::PipelinesRead;
 
     async fn load(
         conn: &AsyncPgConnection,
@@ -69,6 +72,7 @@ pub(super) struct StagesByPipeline;
 impl Batch for StagesByPipeline {
     type Key = Id<Pipeline>;
     type Value = Arc<Vec<Arc<PipelineStage>>>;
+    const READ: Permission = Permission::PipelinesRead;
 
     async fn load(
         conn: &AsyncPgConnection,

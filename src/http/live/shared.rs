@@ -16,7 +16,7 @@ use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
 use crate::auth::{Rights, Viewer};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Position, Standing};
 use crate::graphql::limits::{Likeness, Prepared};
@@ -52,12 +52,33 @@ pub struct Live {
 }
 
 /// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
-/// depends on more than the tenant and the rights; what comes to depend on the user belongs in here.
+/// depends on more than the tenant, the rights and, when these are limited, the user; what comes to depend on more
+/// belongs in here.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     /// Of somebody who has signed in.
-    rights: Option<(Uuid, Arc<Rights>)>,
+    viewer: Option<Kin>,
     likeness: Likeness,
+}
+
+/// What is equal for viewers who may see the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kin {
+    tenant_id: Uuid,
+    rights: Arc<Rights>,
+    /// Who it is, when the rights do not reach everything: what they reach is then each user's own.
+    user_id: Option<Uuid>,
+}
+
+impl Kin {
+    fn of(viewer: &Viewer) -> Self {
+        let limited = viewer.rights.reach().is_limited();
+        Self {
+            tenant_id: viewer.tenant_id,
+            rights: viewer.rights.clone(),
+            user_id: limited.then_some(viewer.user_id),
+        }
+    }
 }
 
 /// An operation of all who ask the same.
@@ -88,7 +109,7 @@ impl Live {
         let operation = Arc::new(Operation {
             live: self.clone(),
             key: Key {
-                rights: viewer.map(|viewer| (viewer.tenant_id, viewer.rights.clone())),
+                viewer: viewer.map(Kin::of),
                 likeness: prepared.likeness(),
             },
             prepared,
@@ -126,10 +147,7 @@ impl Live {
 impl Operation {
     /// Only who has signed in gets as far as where this is asked.
     fn tenant(&self) -> Uuid {
-        self.key
-            .rights
-            .as_ref()
-            .map_or(Uuid::nil(), |(tenant_id, _)| *tenant_id)
+        (self.key.viewer.as_ref()).map_or(Uuid::nil(), |viewer| viewer.tenant_id)
     }
 
     fn follow(&self, after: Option<Position>) -> BoxStream<'static, Vec<Signal>> {
@@ -183,30 +201,32 @@ impl Operation {
         };
         let execution = AssertUnwindSafe(self.execute(signals)).catch_unwind();
         match tokio::time::timeout(PATIENCE, execution).await {
-            Ok(Ok(answers)) => answers,
+            Ok(Ok(Ok(answers))) => answers,
             Ok(Err(_panic)) => {
                 tracing::error!("a resolver of a subscription panicked");
                 vec![fault(answer::error(INTERNAL, ""), true)]
             }
-            Err(_elapsed) => {
+            Ok(Ok(Err(_))) | Err(_) => {
                 let away = answer::error(UNAVAILABLE, Error::Unavailable.message());
                 vec![fault(away, false)]
             }
         }
     }
 
-    async fn execute(&self, signals: Vec<Signal>) -> Vec<Answer> {
+    async fn execute(&self, signals: Vec<Signal>) -> Result<Vec<Answer>> {
         let app = &self.live.app;
-        // Of the rights alone: who among the alike asked first must make no difference.
-        let viewer = self.key.rights.as_ref().map(|(tenant_id, rights)| Viewer {
-            tenant_id: *tenant_id,
-            user_id: Uuid::nil(),
+        // Of what is equal alone: who among the alike asked first must make no difference.
+        let viewer = self.key.viewer.as_ref().map(|kin| Viewer {
+            tenant_id: kin.tenant_id,
+            user_id: kin.user_id.unwrap_or_default(),
             session_id: Uuid::nil(),
             token_id: Uuid::nil(),
-            rights: rights.clone(),
+            rights: kin.rights.clone(),
             expires_at: chrono::DateTime::UNIX_EPOCH,
         });
-        let session = Arc::new(app.session(viewer).with_signals(signals));
+        // What a limited reach covers is looked up for each part anew: who is in a team now.
+        let session = app.session(viewer).with_signals(signals).with_vision().await?;
+        let session = Arc::new(session);
         let request = self.prepared.request().data(session.clone());
         let mut responses = app.schema.execute_stream(request);
         let mut answers = Vec::new();
@@ -219,7 +239,7 @@ impl Operation {
             });
         }
         session.finish();
-        answers
+        Ok(answers)
     }
 
     fn frame(&self, response: Response) -> Bytes {

@@ -243,6 +243,18 @@ impl Client {
         }
     }
 
+    /// The same person with other rights.
+    pub fn with_rights(&self, rights: Rights) -> Self {
+        let viewer = Viewer {
+            rights: Arc::new(rights),
+            ..self.viewer().clone()
+        };
+        Self {
+            viewer: Some(viewer),
+            ..self.clone()
+        }
+    }
+
     /// The same client with an `Idempotency-Key` header.
     pub fn with_idempotency_key(&self, key: &str) -> Self {
         Self {

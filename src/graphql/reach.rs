@@ -1,0 +1,108 @@
+//! What a limited reach means above the database: PostgreSQL hides the records ([`crate::db::reach`]); here it is said
+//! what may be referred to, and what of the history is told.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::db::Database;
+use crate::db::id::{Id, read_id};
+use crate::db::reach::{self, Owners, Resource, Sight, is_seen};
+use crate::db::session::Transaction;
+use crate::error::{Error, ProblemCode, Result};
+use crate::events::Event;
+
+use super::change::{kept, old};
+
+/// Whom a new record belongs to: who is named, or the viewer when their reach would not cover a record of nobody's.
+pub fn owner<T>(tx: &Transaction, resource: Resource, named: Option<Id<T>>) -> Option<Id<T>> {
+    named.or_else(|| tx.sight().default_owner(resource).map(Id::from_uuid))
+}
+
+/// A record that an input refers to: the field, the kind of record, its id.
+pub type Reference<'a> = (&'a str, Resource, Option<Uuid>);
+
+/// Refuses to refer to what the viewer does not see: foreign keys look at everything there is. Who sees everything is
+/// not asked about.
+///
+/// # Errors
+/// As a user error on the field, the same as when there is no such record.
+pub async fn check_references(tx: &Transaction, references: &[Reference<'_>]) -> Result<()> {
+    for (field, resource, id) in references {
+        let Some(id) = id else { continue };
+        if !is_seen(tx, *resource, *id).await? {
+            let message = format!("The record given as {field} does not exist.");
+            return Err(Error::invalid(field, ProblemCode::NotFound, message));
+        }
+    }
+    Ok(())
+}
+
+/// What a viewer with a limited reach sees at the moment: whose records, for each kind, and what of that which a part of
+/// the history refers to.
+///
+/// A record's event is told to who sees the record as the event left it, or as it was before: who watches must learn of
+/// what comes into reach and of what leaves it. It goes by the owners that the event names, so deletions are told as well.
+/// Of an interaction it goes by who recorded it, and by the owners that what it is about has now.
+#[derive(Debug)]
+pub struct Vision {
+    owners: [Owners; Resource::ALL.len()],
+    /// Records in reach that interactions of this part are about.
+    about: HashSet<Uuid>,
+}
+
+/// To whom the records of a kind belong.
+#[derive(Debug, Clone, Copy)]
+pub struct Belongs {
+    /// The kind of record.
+    pub resource: Resource,
+    /// The field that names the user, as the history has it.
+    pub owner: &'static str,
+    /// The fields that name what it is about: whoever owns that sees it too.
+    pub about: &'static [&'static str],
+}
+
+/// What a record can be about, by the fields that say so.
+pub const ABOUT: &[&str] = &["contactId", "companyId", "dealId"];
+
+fn include(owners: &Owners, event: &Event, field: &str) -> bool {
+    match owners {
+        Owners::All => true,
+        Owners::These(users) => references(event, field).any(|user| users.contains(&user)),
+    }
+}
+
+/// What the record of an event refers to by a field, and what it referred to before the event.
+fn references(event: &Event, field: &str) -> impl Iterator<Item = Uuid> {
+    let values = [Some(kept(&event.change, field)), old(&event.change, field)];
+    let id = |value: Value| Some(read_id(value.as_str()?)?.1);
+    values.into_iter().flatten().filter_map(id)
+}
+
+impl Vision {
+    /// Looks up what is seen of these events.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn of(db: &Database, sight: Sight, events: &[&Event]) -> Result<Self> {
+        let snapshot = db.snapshot(sight);
+        let conn = snapshot.conn().await?;
+        let owners = reach::owners(conn).await?;
+        let mut about = HashSet::new();
+        if let Owners::These(users) = &owners[Resource::Interactions as usize] {
+            let named = events
+                .iter()
+                .flat_map(|event| ABOUT.iter().flat_map(|field| references(event, field)));
+            let named = named.collect::<HashSet<_>>().into_iter().collect();
+            about = reach::owned_among(conn, named, users).await?;
+        }
+        Ok(Self { owners, about })
+    }
+
+    /// Whether the record of an event is or was in reach.
+    pub fn includes(&self, event: &Event, belongs: Belongs) -> bool {
+        include(&self.owners[belongs.resource as usize], event, belongs.owner)
+            || (belongs.about.iter()).any(|field| references(event, field).any(|id| self.about.contains(&id)))
+    }
+}
