@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
 use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
+use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::{IdentityMutation, IdentityQuery, Tenant, TenantById, User, UserById};
 
 /// The schema of Dealstream.
@@ -37,6 +38,7 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 #[derive(MergedObject, Default)]
 pub struct Query(
     IdentityQuery,
+    ApiKeyQuery,
     CompanyQuery,
     ContactQuery,
     PipelineQuery,
@@ -50,6 +52,7 @@ pub struct Query(
 pub struct Mutation(
     FoundingMutation,
     IdentityMutation,
+    ApiKeyMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,
@@ -166,6 +169,7 @@ pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
         "stage" | "Stage" | "pipelineStage" => PipelineStage::PREFIX,
         "deal" | "Deal" => Deal::PREFIX,
         "dealStageChange" => DealStageChange::PREFIX,
+        "apiKey" => ApiKey::PREFIX,
         "interaction" | "Interaction" => Interaction::PREFIX,
         _ => return None,
     })

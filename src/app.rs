@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Schema, Services};
+use crate::auth::api_key::{self, ApiKeys};
 use crate::auth::keys::Keys;
 use crate::auth::token::{self, Tokens};
 use crate::auth::{Limiter, Revocations, Viewer};
@@ -42,6 +43,7 @@ pub struct App {
     pub revocations: Arc<Revocations>,
     /// Bounds what may be asked how often.
     pub limiter: Arc<Limiter>,
+    api_keys: ApiKeys,
     /// Cancelled when the server begins to stop.
     pub shutdown: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl App {
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
+            api_keys: ApiKeys::new(db.clone(), revocations.clone()),
             config,
             db,
             hub,
@@ -147,7 +150,11 @@ impl App {
     /// # Errors
     /// [`Error::Unauthenticated`] when it is not valid, or no longer.
     pub async fn identify(&self, bearer: &str) -> Result<Viewer> {
-        self.authenticate(bearer).await
+        if api_key::is_api_key(bearer) {
+            self.api_keys.identify(bearer).await
+        } else {
+            self.authenticate(bearer).await
+        }
     }
 
     /// A session for one operation. Put it into the request as `Arc<Session>`.

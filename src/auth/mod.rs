@@ -1,5 +1,6 @@
 //! Who is asking: passwords, access tokens with their keys and their revocation, roles and what they permit.
 
+pub mod api_key;
 pub mod keys;
 pub mod origin;
 pub mod password;

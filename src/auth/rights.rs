@@ -71,6 +71,18 @@ impl Permissions {
         self.0 == 0
     }
 
+    /// The permissions that are named, with spaces between them, as in RFC 9068, section 2.2.3. What this release does not
+    /// know is passed over.
+    pub fn from_scope(scope: &str) -> Self {
+        scope.split(' ').filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Their names with spaces between them.
+    pub fn to_scope(self) -> String {
+        let names: Vec<_> = self.iter().map(Permission::name).collect();
+        names.join(" ")
+    }
+
     /// The permissions, in the order of the policy.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL
@@ -140,7 +152,6 @@ impl Rights {
 
     /// What an access token says of them.
     pub fn to_claims(&self) -> RightsClaims {
-        let names: Vec<_> = self.permissions.iter().map(Permission::name).collect();
         let scope = |resource: &Resource| {
             let scope = self.reach.of(*resource);
             (resource.as_str().to_owned(), scope.as_str().to_owned())
@@ -148,7 +159,7 @@ impl Rights {
         RightsClaims {
             role: self.role,
             custom_role: self.custom_role,
-            scope: names.join(" "),
+            scope: self.permissions.to_scope(),
             reach: Resource::ALL.iter().map(scope).collect(),
         }
     }
@@ -156,8 +167,7 @@ impl Rights {
     /// Reads what an access token says. Permissions that this release does not know are passed over; so is what the
     /// token's built-in role no longer permits. A kind of record without a known scope is reached as little as can be.
     pub fn from_claims(claims: &RightsClaims) -> Self {
-        let named = claims.scope.split(' ').filter_map(|name| name.parse().ok());
-        let permissions: Permissions = named.collect();
+        let permissions = Permissions::from_scope(&claims.scope);
         let reach = Resource::ALL.iter().fold(Reach::ALL, |reach, resource| {
             let scope = claims.reach.get(resource.as_str());
             let scope = scope.and_then(|scope| scope.parse().ok());

@@ -53,6 +53,12 @@ impl<T> From<Uuid> for Id<T> {
     }
 }
 
+/// A new UUIDv7 of a moment that another clock has told.
+pub fn uuid_at(moment: chrono::DateTime<chrono::Utc>) -> Uuid {
+    let (seconds, nanos) = (moment.timestamp().unsigned_abs(), moment.timestamp_subsec_nanos());
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+}
+
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Writes 128 bits as 26 digits of Crockford's base 32, most significant first.

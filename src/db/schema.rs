@@ -239,6 +239,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    api_keys (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        prefix -> Text,
+        hash -> Bytea,
+        user_id -> Uuid,
+        scope -> Text,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        last_used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     interactions (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -264,6 +279,7 @@ diesel::table! {
 
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
+    api_keys,
     companies,
     contacts,
     custom_roles,

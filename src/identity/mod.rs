@@ -1,5 +1,6 @@
 //! Tenants, the users in them, and signing in: a feature of the same anatomy as an entity of the CRM.
 
+pub mod api_keys;
 mod model;
 mod mutations;
 mod queries;
@@ -8,6 +9,6 @@ mod types;
 pub use model::{SignedIn, Tenant, User};
 pub use mutations::{IdentityMutation, SignInPayload};
 pub use queries::{
-    NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session, rights_of,
+    NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session, revoke, rights_of,
 };
 pub use types::{IdentityQuery, currency_or_tenants};

@@ -15,7 +15,7 @@ use super::types::UserFilter;
 use crate::auth::{Permission, Rights, Role, revocation};
 use crate::db::Database;
 use crate::db::directory::{self, Account, Membership, Revocation};
-use crate::db::id::Id;
+use crate::db::id::{Id, uuid_at};
 use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
@@ -350,12 +350,7 @@ pub async fn new_session(tx: &Transaction) -> Result<Uuid> {
     let now: DateTime<Utc> = diesel::select(clock_timestamp())
         .get_result(&mut tx.conn())
         .await?;
-    let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
-    Ok(Uuid::new_v7(uuid::Timestamp::from_unix(
-        uuid::NoContext,
-        seconds,
-        nanos,
-    )))
+    Ok(uuid_at(now))
 }
 
 /// Ends a session of the tenant's user, or all that have begun. Whoever commits it lets this process know
@@ -365,7 +360,7 @@ pub async fn new_session(tx: &Transaction) -> Result<Uuid> {
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn revoke(tx: &Transaction, user: Id<User>, session: Option<Uuid>) -> Result<Revocation> {
+pub async fn revoke(tx: &Transaction, user: Id<User>, session: Option<Uuid>) -> Result<Revocation> {
     statement("DELETE FROM revocations WHERE revoked_at < now() - make_interval(secs => ?)")
         .bind::<Double, _>(revocation::KEPT.as_secs_f64())
         .execute(&mut tx.conn())

@@ -204,6 +204,9 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("updateInteraction", Some(P::InteractionsWrite)),
         ("completeInteraction", Some(P::InteractionsWrite)),
         ("deleteInteraction", Some(P::InteractionsDelete)),
+        ("apiKeys", Some(P::ApiKeysWrite)),
+        ("createApiKey", Some(P::ApiKeysWrite)),
+        ("revokeApiKey", Some(P::ApiKeysWrite)),
     ]
 };
 

@@ -18,10 +18,10 @@ use crate::support::wire::{Wire, until};
 const SOON: Duration = Duration::from_secs(8);
 
 /// An open subscription over the wire.
-struct Subscriber(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
+pub struct Subscriber(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
 
 impl Subscriber {
-    async fn of(wire: &Wire, token: &str) -> Self {
+    pub async fn of(wire: &Wire, token: &str) -> Self {
         let mut request = format!("ws://{}/graphql", wire.address)
             .into_client_request()
             .unwrap();
@@ -51,7 +51,7 @@ impl Subscriber {
         next.await.expect("the server says something").unwrap().unwrap()
     }
 
-    async fn hear(&mut self) -> Value {
+    pub async fn hear(&mut self) -> Value {
         loop {
             match self.next().await {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -62,7 +62,7 @@ impl Subscriber {
     }
 
     /// The code that the socket is closed with, and that it is so soon after a moment.
-    async fn closed(&mut self, since: Instant) -> u16 {
+    pub async fn closed(&mut self, since: Instant) -> u16 {
         loop {
             match self.next().await {
                 Message::Close(Some(frame)) => {

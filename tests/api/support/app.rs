@@ -13,6 +13,7 @@ use dealstream::auth::{Rights, Role, Viewer};
 use dealstream::config::Config;
 use dealstream::db::id::Id;
 use dealstream::db::migrate;
+use dealstream::error::Error;
 use dealstream::events::Work;
 use dealstream::founding;
 use dealstream::graphql::Session;
@@ -174,6 +175,14 @@ impl TestApp {
             viewer: Some(self.app.authenticate(token).await.unwrap()),
             ..self.anon()
         }
+    }
+
+    /// Who sends a bearer token of whatever kind, or why nobody does.
+    pub async fn identified(&self, bearer: &str) -> Result<Client, Error> {
+        Ok(Client {
+            viewer: Some(self.app.identify(bearer).await?),
+            ..self.anon()
+        })
     }
 
     fn client(&self, tenant: uuid::Uuid, user: uuid::Uuid, role: Role) -> Client {

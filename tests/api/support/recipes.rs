@@ -85,7 +85,7 @@ impl Sdl {
             // Edges say what nodes say; pages within pages would cost more than one operation may.
             let is_page = inner.ends_with("Connection") || inner.ends_with("Edge") || inner == "PageInfo";
             // A new token is different each time.
-            let is_token = ["accessToken", "expiresAt"].contains(&field.name.node.as_str());
+            let is_token = ["accessToken", "expiresAt", "secret"].contains(&field.name.node.as_str());
             if is_token || is_page || is_object && depth == 0 {
                 continue;
             }
@@ -166,7 +166,7 @@ fn walk(
 }
 
 /// The kinds of record that are probed with, as the prefixes of their ids.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "tenant",
     "user",
     "company",
@@ -176,6 +176,7 @@ pub const KINDS: [&str; 9] = [
     "deal",
     "stage_change",
     "interaction",
+    "api_key",
 ];
 
 /// The kinds of record whose ids a place takes.
@@ -193,6 +194,7 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
         "deal" => Some("deal"),
         "stageChange" | "dealStageChange" => Some("stage_change"),
         "interaction" => Some("interaction"),
+        "apiKey" => Some("api_key"),
         _ => None,
     };
     let last = path.last().map(String::as_str).unwrap_or_default();
@@ -318,7 +320,7 @@ pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
         "signOut" | "viewer" | "tenant" | "users" | "companies" | "contacts" | "pipelines" | "deals"
-        | "interactions" => {
+        | "interactions" | "apiKeys" => {
             return json!({});
         }
         "user" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
@@ -340,6 +342,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
             json!({ "name": "New", "email": "new@test.example", "password": PASSWORD, "role": "VIEWER" })
         }
         "updateUser" | "deleteUser" => json!({ "userId": id("user") }),
+        "createApiKey" => json!({ "name": "New", "permissions": ["DEALS_READ"] }),
+        "revokeApiKey" => json!({ "apiKeyId": id("api_key") }),
         "createCompany" | "createContact" | "createPipeline" | "createDeal" => {
             json!({ "name": format!("New {field}") })
         }
@@ -415,6 +419,10 @@ impl Records {
                 "contactId": contact, "companyId": company, "dealId": deal,
             }))
             .await;
+        let key = json!({ "name": format!("{mark} key"), "permissions": ["DEALS_READ"] });
+        let key = client
+            .mutate("createApiKey", "CreateApiKeyInput", "apiKey { id }", key)
+            .await;
         let data = client
             .query(
                 "query($id: ID!) { deal(id: $id) { pipeline { id } stageHistory { nodes { id } } } }",
@@ -438,6 +446,7 @@ impl Records {
                 text(&data["deal"]["stageHistory"]["nodes"][0]["id"]),
             ),
             ("interaction", interaction),
+            ("api_key", made(key, "apiKey")),
         ]);
         Self {
             ids,

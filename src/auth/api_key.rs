@@ -1,0 +1,122 @@
+//! API keys: long-lived bearer tokens of other programs, which act for a user within some permissions.
+//!
+//! A key is 256 random bits, of which the database has the hash. Who a key stands for is looked up once a minute and
+//! instance; that it is revoked, or that its user's rights have changed, is known at once, as with access tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
+
+use super::{Permissions, Revocations, Rights, Role, Viewer};
+use crate::crypto::{random_token, token_hash};
+use crate::db::Database;
+use crate::db::directory::{self, UsedApiKey};
+use crate::db::id::uuid_at;
+use crate::error::{Error, Result};
+
+/// What every key begins with, so that it is known for what it is: by us, and by whoever finds it where it should not be.
+const MARK: &str = "dsk_";
+
+/// Letters of a key.
+const LETTERS: usize = MARK.len() + 43;
+
+/// Letters by which people know a key again.
+const SHOWN: usize = MARK.len() + 6;
+
+/// How long it is believed what a key stands for.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Keys that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Finds out who sends an API key.
+pub struct ApiKeys {
+    db: Database,
+    revocations: Arc<Revocations>,
+    known: Cache<[u8; 32], (Viewer, Instant)>,
+}
+
+/// A new key.
+pub fn generate() -> String {
+    format!("{MARK}{}", random_token())
+}
+
+/// The part of a key that may be shown.
+pub fn prefix(key: &str) -> &str {
+    key.get(..SHOWN).unwrap_or_default()
+}
+
+/// Whether a bearer token is meant as an API key.
+pub fn is_api_key(bearer: &str) -> bool {
+    bearer.starts_with(MARK)
+}
+
+impl ApiKeys {
+    /// Nothing is known yet.
+    pub fn new(db: Database, revocations: Arc<Revocations>) -> Self {
+        Self {
+            db,
+            revocations,
+            known: Cache::new(REMEMBERED),
+        }
+    }
+
+    /// The user for whom a key acts, with the key's rights.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when there is no such key, or no longer; [`Error::Unavailable`] when that could not be
+    /// found out.
+    pub async fn identify(&self, key: &str) -> Result<Viewer> {
+        let invalid = || Error::Unauthenticated("The API key is not valid.");
+        if key.len() != LETTERS {
+            return Err(invalid());
+        }
+        let hash = token_hash(key);
+        let known = self.known.get(&hash).filter(|(viewer, until)| {
+            *until > Instant::now()
+                && viewer.expires_at > chrono::Utc::now()
+                && !self.revocations.revokes(viewer)
+        });
+        if let Some((viewer, _)) = known {
+            return Ok(viewer);
+        }
+        let found = directory::use_api_key(&self.db, &hash).await?;
+        let Some(viewer) = found.map(viewer).transpose()? else {
+            self.known.remove(&hash);
+            return Err(invalid());
+        };
+        self.known
+            .insert(hash, (viewer.clone(), Instant::now() + BELIEVED));
+        Ok(viewer)
+    }
+}
+
+/// Who acts with a key: its user, with no more rights than the key was given and the user has.
+fn viewer(key: UsedApiKey) -> Result<Viewer> {
+    let role: Role = key.role.parse().map_err(Error::internal)?;
+    Ok(Viewer {
+        tenant_id: key.tenant_id,
+        user_id: key.user_id,
+        session_id: key.id,
+        token_id: uuid_at(key.as_of),
+        rights: Arc::new(Rights::of(role).only(Permissions::from_scope(&key.scope))),
+        expires_at: key.expires_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_of_one_form() {
+        let key = generate();
+        assert_eq!(key.len(), LETTERS);
+        assert!(is_api_key(&key));
+        assert!(key.starts_with(prefix(&key)) && prefix(&key).len() == SHOWN);
+        assert_ne!(key, generate());
+        assert_eq!(prefix("dsk_é"), "");
+    }
+}

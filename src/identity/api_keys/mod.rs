@@ -1,0 +1,12 @@
+//! API keys: other programs act for a user with them, within the permissions that each is given.
+//!
+//! How a request with a key is known is in [`crate::auth::api_key`].
+
+mod model;
+mod mutations;
+mod queries;
+mod types;
+
+pub use model::ApiKey;
+pub use mutations::ApiKeyMutation;
+pub use types::ApiKeyQuery;
