@@ -11,6 +11,7 @@ use async_graphql::{
 use self::changes::ChangesSubscription;
 use crate::auth::token::Tokens;
 use crate::auth::{Limiter, Permission, Revocations};
+use crate::config::SignUp;
 use crate::crm::companies::{Company, CompanyById, CompanyMutation, CompanyQuery, CompanySubscription};
 use crate::crm::contacts::{Contact, ContactById, ContactMutation, ContactQuery, ContactSubscription};
 use crate::crm::deals::{
@@ -29,7 +30,9 @@ use crate::founding::FoundingMutation;
 use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
+use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
 use crate::identity::{IdentityMutation, IdentityQuery, Tenant, TenantById, User, UserById};
+use crate::mail::Mail;
 
 /// The schema of Dealstream.
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
@@ -39,6 +42,7 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 pub struct Query(
     IdentityQuery,
     ApiKeyQuery,
+    InvitationQuery,
     CompanyQuery,
     ContactQuery,
     PipelineQuery,
@@ -53,6 +57,7 @@ pub struct Mutation(
     FoundingMutation,
     IdentityMutation,
     ApiKeyMutation,
+    InvitationMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,
@@ -80,6 +85,7 @@ pub struct Subscription(
 pub enum Node {
     Tenant(Arc<Tenant>),
     User(Arc<User>),
+    Invitation(Arc<Invitation>),
     Company(Arc<Company>),
     Contact(Arc<Contact>),
     Pipeline(Arc<Pipeline>),
@@ -107,6 +113,7 @@ async fn find_node(ctx: &Context<'_>, id: &str) -> Option<Result<Node>> {
     match prefix {
         Tenant::PREFIX => find::<TenantById>(ctx, Permission::TenantRead, uuid).await,
         User::PREFIX => find::<UserById>(ctx, Permission::UsersRead, uuid).await,
+        Invitation::PREFIX => find::<InvitationById>(ctx, Permission::UsersWrite, uuid).await,
         Company::PREFIX => find::<CompanyById>(ctx, Permission::CompaniesRead, uuid).await,
         Contact::PREFIX => find::<ContactById>(ctx, Permission::ContactsRead, uuid).await,
         Pipeline::PREFIX => find::<PipelineById>(ctx, Permission::PipelinesRead, uuid).await,
@@ -163,6 +170,7 @@ pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
     Some(match named {
         "tenant" | "Tenant" => Tenant::PREFIX,
         "user" | "User" | "owner" => User::PREFIX,
+        "invitation" | "Invitation" => Invitation::PREFIX,
         "company" | "Company" => Company::PREFIX,
         "contact" | "Contact" => Contact::PREFIX,
         "pipeline" | "Pipeline" => Pipeline::PREFIX,
@@ -190,6 +198,8 @@ pub struct Services {
     pub revocations: Arc<Revocations>,
     /// Bounds what may be asked how often.
     pub limiter: Arc<Limiter>,
+    pub mail: Arc<Mail>,
+    pub sign_up: SignUp,
 }
 
 /// Builds the schema that executes, and the guard that judges every document before it comes there.
@@ -201,12 +211,16 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         tokens,
         revocations,
         limiter,
+        mail,
+        sign_up,
     } = services;
     let schema = builder()
         .data(vault)
         .data(tokens)
         .data(revocations)
         .data(limiter)
+        .data(mail)
+        .data(sign_up)
         .validation_mode(ValidationMode::Fast)
         .finish();
     let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);

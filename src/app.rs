@@ -26,6 +26,7 @@ use crate::events::retention::Rounds;
 use crate::events::{Hub, Redis, Retention};
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
+use crate::mail::Mail;
 
 /// The running application: everything that a request needs.
 pub struct App {
@@ -44,6 +45,8 @@ pub struct App {
     /// Bounds what may be asked how often.
     pub limiter: Arc<Limiter>,
     api_keys: ApiKeys,
+    /// What is mailed to people.
+    pub mail: Arc<Mail>,
     /// Cancelled when the server begins to stop.
     pub shutdown: CancellationToken,
 }
@@ -77,11 +80,14 @@ impl App {
             config.redis_url.as_deref(),
             vault.derive("limits"),
         )?;
+        let mail = Mail::new(&config, db.clone(), vault.clone())?;
         let services = Services {
             vault: vault.clone(),
             tokens: tokens.clone(),
             revocations: revocations.clone(),
             limiter: limiter.clone(),
+            mail: mail.clone(),
+            sign_up: config.sign_up(),
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
@@ -96,6 +102,7 @@ impl App {
             tokens,
             revocations,
             limiter,
+            mail,
             shutdown: CancellationToken::new(),
         }))
     }
@@ -126,6 +133,7 @@ impl App {
         };
         let (every, shutdown) = (self.config.pace.tidy, self.shutdown.clone());
         tokio::spawn(Rounds::default().go(self.db.clone(), retention, every, shutdown));
+        tokio::spawn(self.mail.clone().deliver(self.shutdown.clone()));
         let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
         followed.await.map_err(|error| {
             tracing::error!(?error, "the revocations cannot be read");

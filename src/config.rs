@@ -88,6 +88,25 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub jwt_access_token_minutes: u32,
 
+    /// Mail server, as `smtps://user:password@mail.example.com` or `smtp://…?tls=required`. Without it no mail is sent:
+    /// links are logged when PostgreSQL is embedded, and what needs mail is refused otherwise.
+    #[arg(long, env = "SMTP_URL", hide_env_values = true, global = true)]
+    pub smtp_url: Option<SecretString>,
+
+    /// Sender of mail, for example `Acme CRM <crm@acme.example>`. Required with SMTP_URL.
+    #[arg(long, env = "DEALSTREAM_MAIL_FROM", global = true)]
+    pub mail_from: Option<String>,
+
+    /// Where the links in mail lead: the address of your web application, which takes the token behind the `#`. The server
+    /// itself when left out.
+    #[arg(long, env = "DEALSTREAM_PUBLIC_URL", global = true)]
+    pub public_url: Option<String>,
+
+    /// Who may found a tenant: anybody at once, anybody who proves their address by mail, or nobody. `verified` with
+    /// SMTP_URL when left out, `open` otherwise.
+    #[arg(long, env = "DEALSTREAM_SIGN_UP", value_enum, global = true)]
+    pub sign_up: Option<SignUp>,
+
     /// Whether the page at /graphiql is served.
     #[arg(long, env = "DEALSTREAM_GRAPHIQL", default_value_t = true, action = clap::ArgAction::Set, global = true)]
     pub graphiql: bool,
@@ -160,6 +179,8 @@ pub struct Pace {
     pub linger: Duration,
     /// How often what is too old is looked for.
     pub tidy: Duration,
+    /// How long a mail waits after the first failure; each further one doubles it.
+    pub mail: Duration,
 }
 
 impl Default for Pace {
@@ -169,6 +190,7 @@ impl Default for Pace {
             retell: Duration::from_secs(30),
             linger: Duration::from_secs(30),
             tidy: Duration::from_secs(300),
+            mail: Duration::from_secs(5),
         }
     }
 }
@@ -182,6 +204,17 @@ pub enum SigningAlgorithm {
     /// Ed25519: shorter tokens, signed faster.
     #[value(name = "EdDSA")]
     EdDsa,
+}
+
+/// Who may found a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SignUp {
+    /// Anybody, at once.
+    Open,
+    /// Anybody who follows a link that is mailed to their address.
+    Verified,
+    /// Nobody.
+    Closed,
 }
 
 /// The form of log lines.
@@ -203,6 +236,15 @@ impl Config {
         let matches = command.get_matches_from(["dealstream"]);
         <Config as clap::FromArgMatches>::from_arg_matches(&matches)
             .expect("every setting has a default or is optional")
+    }
+
+    /// Who may found a tenant.
+    pub fn sign_up(&self) -> SignUp {
+        let unless_set = match self.smtp_url {
+            Some(_) => SignUp::Verified,
+            None => SignUp::Open,
+        };
+        self.sign_up.unwrap_or(unless_set)
     }
 
     /// The address to listen on, with the port override applied.

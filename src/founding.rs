@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, InputObject, Object};
 use chrono::{DateTime, Utc};
 
+use crate::auth::strength::Rules;
 use crate::auth::{Limiter, Policy, password};
 use crate::crm::pipelines;
 use crate::db::Database;
@@ -80,7 +81,8 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
     let tenant_name = check.line("tenantName", &input.tenant_name);
     let user_name = check.line("name", &input.name);
     let email = check.email("email", input.email);
-    check.new_password("password", &input.password);
+    let known = [&*tenant_name, &user_name, &email];
+    check.new_password("password", &input.password, &Rules::new(0, &known));
     check.done()?;
     let session = ctx.session();
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();

@@ -10,6 +10,7 @@
 //! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
 //! | [`events`] | the history: every change in order, and following it |
 //! | [`auth`] | passwords, tokens, and the whole policy of roles on one screen |
+//! | [`mail`] | what is mailed to people, and the links in it |
 //! | [`crypto`] | the vault: what is kept sealed, and under which key |
 //! | [`db`] | PostgreSQL and the tenant boundary: [`db::session`] is the file to read twice |
 //! | [`api`] | the schema's roots: every feature merged, a line each |
@@ -17,7 +18,7 @@
 //! | [`http`] | GraphQL over HTTP and WebSocket, GraphiQL, health |
 //! | [`config`], [`error`], [`telemetry`] | settings, what can go wrong, logs |
 //!
-//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth → db → crypto → config → error`.
+//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth, mail → db → crypto → config → error`.
 //! Inside a feature: `model ← queries ← types ← mutations, subscriptions`; only `queries` holds SQL.
 
 pub mod api;
@@ -34,4 +35,5 @@ pub mod founding;
 pub mod graphql;
 pub mod http;
 pub mod identity;
+pub mod mail;
 pub mod telemetry;

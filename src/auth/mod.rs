@@ -7,6 +7,7 @@ pub mod password;
 pub mod permission;
 pub mod revocation;
 pub mod rights;
+pub mod strength;
 pub mod throttle;
 pub mod token;
 

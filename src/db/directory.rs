@@ -1,8 +1,12 @@
 //! What must be looked up before a tenant is known, or of all tenants at once: accounts by e-mail, the tenants that an
 //! account belongs to, which sessions have been revoked, and where histories stand.
 //!
-//! This runs as a role of its own that can read accounts, memberships, tenant names, revocations and the counters of
-//! histories, add and remove accounts, change passwords, add revocations, and nothing else.
+//! This runs as a role of its own that can read accounts, memberships, tenant names, invitations, revocations and the
+//! counters of histories, add and remove accounts, change passwords, add revocations, keep mail and links, and nothing
+//! else.
+
+pub mod mailing;
+pub mod people;
 
 use std::time::Duration;
 
@@ -56,27 +60,30 @@ pub struct Revocation {
     pub revoked_at: DateTime<Utc>,
 }
 
-/// Looks an account up by its e-mail address, in lower case, with the tenants where it is active, oldest first.
+/// Looks an account up by its e-mail address, in lower case, with the tenants that it may enter, oldest first. Whoever
+/// has not proved that the address is theirs enters no tenant but those that made the account, or were made with it.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account, Vec<Membership>)>> {
     let mut conn = db.connection().await?;
     let found = conn_transaction(&mut conn, async |conn| {
-        let account: Option<Account> = accounts::table
+        // One statement, whether the address is known or not.
+        let admitted = users::account_id.eq(accounts::id).and(users::is_active).and(
+            users::awaits_verification
+                .eq(false)
+                .or(accounts::email_verified_at.is_not_null()),
+        );
+        let rows: Vec<(Account, Option<Membership>)> = accounts::table
+            .left_join(users::table.on(admitted))
             .filter(accounts::email.eq(email))
-            .select(Account::as_select())
-            .first(&mut &*conn)
-            .await
-            .optional()?;
-        let Some(account) = account else { return Ok(None) };
-        let memberships = users::table
-            .filter(users::account_id.eq(account.id).and(users::is_active))
             .order((users::created_at, users::tenant_id))
-            .select((users::tenant_id, users::id))
+            .select((Account::as_select(), (users::tenant_id, users::id).nullable()))
             .load(&mut &*conn)
             .await?;
-        Ok(Some((account, memberships)))
+        let (mut accounts, memberships): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let memberships = memberships.into_iter().flatten().collect();
+        Ok(accounts.pop().map(|account| (account, memberships)))
     });
     found.await
 }
@@ -111,8 +118,8 @@ pub async fn insert_account(tx: &Transaction, account: &Account) -> Result<()> {
     Ok(())
 }
 
-/// Adds an account in the transaction that gives it a user; when the address has one already, nothing about that is
-/// changed. Answers the id of the account there is. Which of the two happened cannot be told from here.
+/// Adds an account with a first password in the transaction that gives it a user; when the address has one already,
+/// nothing about that is changed. Answers the id of the account there is. Which of the two happened cannot be told from here.
 ///
 /// # Errors
 /// When the database fails.
@@ -120,7 +127,7 @@ pub async fn account_at(tx: &Transaction, account: &Account) -> Result<Uuid> {
     // The update that changes nothing answers the row and locks it, so that it is not removed meanwhile.
     let there = as_directory(tx, async |conn| {
         let insert = statement(
-            "INSERT INTO accounts (id, email, password_hash, created_at) VALUES (?, ?, ?, ?)
+            "INSERT INTO accounts (id, email, password_hash, created_at, password_is_initial) VALUES (?, ?, ?, ?, true)
              ON CONFLICT (email) DO UPDATE SET password_hash = accounts.password_hash RETURNING id",
         )
         .bind::<SqlUuid, _>(account.id)
@@ -172,23 +179,33 @@ pub async fn change_password(
     kept_session: Uuid,
 ) -> Result<Option<Vec<Revocation>>> {
     let changed = as_directory(tx, async |conn| {
-        let update = statement("UPDATE accounts SET password_hash = ? WHERE id = ? AND password_hash = ?")
+        let update = statement("UPDATE accounts SET password_hash = ?, password_is_initial = false WHERE id = ? AND password_hash = ?")
             .bind::<Text, _>(password_hash)
             .bind::<SqlUuid, _>(account.id)
             .bind::<Text, _>(&account.password_hash);
         if update.execute(&mut &*conn).await? == 0 {
             return Ok(None);
         }
-        let revoke = statement(
-            "INSERT INTO revocations (tenant_id, id, user_id, kept_session_id, revoked_at)
-             SELECT tenant_id, gen_random_uuid(), id, ?, clock_timestamp() FROM users WHERE account_id = ?
-             RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
-        )
-        .bind::<SqlUuid, _>(kept_session)
-        .bind::<SqlUuid, _>(account.id);
-        revoke.load(&mut &*conn).await.map(Some)
+        end_sessions(conn, account.id, Some(kept_session)).await.map(Some)
     });
     Ok(changed.await?)
+}
+
+/// Ends an account's sessions in every tenant, but for one that may go on.
+async fn end_sessions(
+    conn: &AsyncPgConnection,
+    account: Uuid,
+    kept_session: Option<Uuid>,
+) -> diesel::QueryResult<Vec<Revocation>> {
+    statement(
+        "INSERT INTO revocations (tenant_id, id, user_id, kept_session_id, revoked_at)
+         SELECT tenant_id, gen_random_uuid(), id, ?, clock_timestamp() FROM users WHERE account_id = ?
+         RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
+    )
+    .bind::<Nullable<SqlUuid>, _>(kept_session)
+    .bind::<SqlUuid, _>(account)
+    .load(&mut &*conn)
+    .await
 }
 
 /// Removes an account that has no user in any tenant any more.
@@ -382,4 +399,16 @@ pub(super) async fn writing_transaction<T>(
         Err(_) => AnsiTransactionManager::rollback_transaction(&mut **connection).await?,
     }
     done
+}
+
+/// As [`conn_transaction`], on a connection of its own.
+async fn read<T>(db: &Database, work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
+    let mut connection = db.connection().await?;
+    conn_transaction(&mut connection, work).await
+}
+
+/// As [`writing_transaction`], on a connection of its own.
+async fn write<T>(db: &Database, work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>) -> Result<T> {
+    let mut connection = db.connection().await?;
+    writing_transaction(&mut connection, work).await
 }

@@ -9,6 +9,8 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> Int4,
+        time_zone -> Text,
+        min_password_length -> Int4,
     }
 }
 
@@ -18,6 +20,8 @@ diesel::table! {
         email -> Text,
         password_hash -> Text,
         created_at -> Timestamptz,
+        email_verified_at -> Nullable<Timestamptz>,
+        password_is_initial -> Bool,
     }
 }
 
@@ -33,7 +37,44 @@ diesel::table! {
         updated_at -> Timestamptz,
         version -> Int4,
         account_id -> Uuid,
+        awaits_verification -> Bool,
         custom_role_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    invitations (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        email -> Text,
+        name -> Nullable<Text>,
+        role -> Text,
+        invited_by_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mails (id) {
+        id -> Uuid,
+        sealed -> Bytea,
+        created_at -> Timestamptz,
+        due_at -> Timestamptz,
+        attempts -> Int4,
+    }
+}
+
+diesel::table! {
+    links (token_hash) {
+        token_hash -> Bytea,
+        purpose -> Text,
+        account_id -> Nullable<Uuid>,
+        email -> Text,
+        invited_to -> Nullable<Uuid>,
+        invitation_id -> Nullable<Uuid>,
+        sealed -> Nullable<Bytea>,
+        expires_at -> Timestamptz,
     }
 }
 
@@ -289,6 +330,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     histories,
     idempotency_keys,
     interactions,
+    invitations,
+    links,
+    mails,
     pipeline_stages,
     pipelines,
     revocations,

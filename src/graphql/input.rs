@@ -8,16 +8,13 @@ use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::scalar;
-use crate::auth::password;
+use crate::auth::strength::Rules;
 use crate::error::{Error, Problem, ProblemCode, Result};
 
 /// Characters of a name, a subject or another line at most.
 pub const LINE: usize = 200;
 /// Characters of a text with several lines at most.
 pub const TEXT: usize = 20_000;
-
-/// Characters of a new password at least.
-const MIN_PASSWORD: usize = 10;
 
 /// Collects the problems of an input.
 #[derive(Debug, Default)]
@@ -78,13 +75,9 @@ impl Check {
     }
 
     /// A password that is to be set.
-    pub fn new_password(&mut self, field: &str, password: &str) {
-        if password.chars().count() < MIN_PASSWORD {
-            let message = format!("A password has {MIN_PASSWORD} characters at least.");
-            self.problem(field, ProblemCode::Invalid, message);
-        } else if password.len() > password::MAX_BYTES {
-            let message = format!("A password has {} bytes at most.", password::MAX_BYTES);
-            self.problem(field, ProblemCode::TooLong, message);
+    pub fn new_password(&mut self, field: &str, password: &str, rules: &Rules) {
+        if let Err((code, message)) = rules.check(password) {
+            self.problem(field, code, message);
         }
     }
 

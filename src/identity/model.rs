@@ -23,6 +23,9 @@ pub struct Tenant {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub version: i32,
+    /// By its name in the IANA time zone database.
+    pub time_zone: String,
+    pub min_password_length: i32,
 }
 
 /// A person in a tenant. The account they sign in with, which may be in other tenants too, is nobody's business here.
@@ -68,7 +71,7 @@ impl Kind for Session {
 
 impl Followed for Tenant {
     const READ: Permission = Permission::TenantRead;
-    const FIELDS: &'static [&'static str] = &["name", "currencyCode"];
+    const FIELDS: &'static [&'static str] = &["name", "currencyCode", "timeZone", "minPasswordLength"];
 }
 
 impl Followed for User {

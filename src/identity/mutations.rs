@@ -11,8 +11,10 @@ use super::model::Session;
 use super::queries;
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
+use crate::auth::strength::Rules;
 use crate::auth::token::{Grant, Tokens};
 use crate::auth::{self, Limiter, Permission, Policy, Revocations, Role, password};
+use crate::db::directory::people::{self, PasswordRules};
 use crate::db::directory::{self, Account};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
@@ -39,6 +41,11 @@ pub struct UpdateTenantInput {
     name: Option<String>,
     /// The currency of sums, and of amounts for which none is given. Existing deals keep theirs.
     currency_code: Option<CurrencyCode>,
+    /// The time zone, by its name in the IANA time zone database, for example `Europe/Berlin`.
+    time_zone: Option<String>,
+    /// Characters that passwords have at least, 10 to 128. It holds from the next time that somebody sets one; for who
+    /// belongs to several tenants the strictest decides.
+    min_password_length: Option<i32>,
     /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -235,7 +242,8 @@ impl IdentityMutation {
 
     /// Adds a person to the tenant, who can sign in from now on with the address and the password that you give. Whoever
     /// has this address and belongs to another tenant already becomes a user of this one too: they sign in with the
-    /// password that they have, and choose the tenant by `tenantId`. The answer is the same in both cases.
+    /// password that they have, and choose the tenant by `tenantId`, once they have proved that the address is theirs. The
+    /// answer is the same in both cases. `inviteUser` lets people choose their own password, and proves the address.
     #[graphql(guard = "Can(Permission::UsersWrite)")]
     async fn create_user(
         &self,
@@ -243,7 +251,7 @@ impl IdentityMutation {
         #[graphql(desc = "Whom to add.")] input: CreateUserInput,
     ) -> Result<CreateUserPayload> {
         let (key, role) = (input.idempotency_key.clone(), input.role);
-        let checked = check_new_user(input).await;
+        let checked = check_new_user(ctx, input).await;
         let (user, outcome) = mutate_alone(ctx, "createUser", key, async |work| {
             let (name, email, password_hash) = checked?;
             let account = Account {
@@ -262,8 +270,9 @@ impl IdentityMutation {
                 updated_at: work.now(),
                 version: 1,
             };
-            let account = directory::account_at(work, &account).await?;
-            queries::insert_user(work, &user, account).await?;
+            let there = directory::account_at(work, &account).await?;
+            queries::insert_user(work, &user, there).await?;
+            queries::await_verification(work, &user, account.id).await?;
             work.record(user.id, "CREATED", &user)?;
             Ok(Arc::new(user))
         })
@@ -361,6 +370,20 @@ impl IdentityMutation {
                 input.name.map(|name| check.line("name", &name)),
             );
             patch.set("currencyCode", &mut tenant.currency_code, input.currency_code);
+            let time_zone = input.time_zone.map(|zone| check.line("timeZone", &zone));
+            check.range("minPasswordLength", input.min_password_length, 10..=128);
+            if let Some(zone) = &time_zone
+                && !queries::is_time_zone(work, zone).await?
+            {
+                let message = "This is not the name of a time zone, such as Europe/Berlin.";
+                check.problem("timeZone", ProblemCode::Invalid, message);
+            }
+            patch.set("timeZone", &mut tenant.time_zone, time_zone);
+            patch.set(
+                "minPasswordLength",
+                &mut tenant.min_password_length,
+                input.min_password_length,
+            );
             patch.expect_version(input.expected_version, tenant.version)?;
             check.done()?;
             if !patch.is_empty() {
@@ -425,18 +448,28 @@ fn is_admin(user: &User) -> bool {
 }
 
 /// What this process knows of ended sessions. What has just been committed is told to it at once.
-fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
+pub(super) fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
     ctx.data_unchecked::<Arc<Revocations>>()
 }
 
 /// Checks a new user; answers name, e-mail address and the hash of the password.
-async fn check_new_user(input: CreateUserInput) -> Result<(String, String, String)> {
+async fn check_new_user(ctx: &Context<'_>, input: CreateUserInput) -> Result<(String, String, String)> {
+    let db = ctx.session().db();
+    let rules = people::password_rules_of_tenant(db, ctx.viewer()?.tenant_id).await?;
     let mut check = Check::default();
     let name = check.line("name", &input.name);
     let email = check.email("email", input.email);
-    check.new_password("password", &input.password);
+    check.new_password("password", &input.password, &rules_for(rules, &[&name, &email]));
     check.done()?;
     Ok((name, email, password::hash(input.password).await?))
+}
+
+/// The rules for a password that somebody sets, of whom others know these names and addresses besides.
+pub(super) fn rules_for(rules: Option<PasswordRules>, known: &[&str]) -> Rules {
+    let min_length = rules.as_ref().map_or(0, |rules| rules.min_length);
+    let words = rules.iter().flat_map(|rules| &rules.words).map(String::as_str);
+    let known: Vec<&str> = words.chain(known.iter().copied()).collect();
+    Rules::new(usize::try_from(min_length).unwrap_or_default(), &known)
 }
 
 fn wrong_password() -> Error {
@@ -453,10 +486,15 @@ async fn check_passwords(
     viewer: &auth::Viewer,
     input: ChangePasswordInput,
 ) -> Result<(Account, String)> {
+    let db = ctx.session().db();
+    let account = directory::account_of(db, viewer.tenant_id, viewer.user_id).await?;
+    let rules = match &account {
+        Some(account) => people::password_rules(db, account.id).await?,
+        None => None,
+    };
     let mut check = Check::default();
-    check.new_password("newPassword", &input.new_password);
+    check.new_password("newPassword", &input.new_password, &rules_for(rules, &[]));
     check.done()?;
-    let account = directory::account_of(ctx.session().db(), viewer.tenant_id, viewer.user_id).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let email = account.as_ref().map_or("", |account| &account.email);
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();

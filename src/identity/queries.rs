@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::define_sql_function;
 use diesel::prelude::*;
-use diesel::sql_types::{Double, Nullable, Uuid as SqlUuid};
+use diesel::sql_types::{Double, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -25,6 +25,9 @@ use crate::events::{self, Hub, Work};
 use crate::graphql::Batch;
 use crate::graphql::filter::combine;
 use crate::graphql::scalar::CurrencyCode;
+
+/// Characters of a password at least, unless a tenant asks for more.
+const MIN_PASSWORD_LENGTH: i32 = 10;
 
 /// Loads tenants by their ids; row-level security leaves the viewer's own.
 pub struct TenantById;
@@ -133,6 +136,8 @@ pub async fn insert_tenant(
         created_at: now,
         updated_at: now,
         version: 1,
+        time_zone: "UTC".to_owned(),
+        min_password_length: MIN_PASSWORD_LENGTH,
     };
     let user = User {
         id: user_id,
@@ -204,6 +209,19 @@ pub(super) async fn another_admin(tx: &Transaction, than: Id<User>) -> Result<bo
     Ok(diesel::select(diesel::dsl::exists(admins))
         .get_result(&mut tx.conn())
         .await?)
+}
+
+/// Lets a new user in only once their address is verified, unless this account was made for them just now: whoever made
+/// it earlier may know its password without being the person who is meant.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn await_verification(tx: &Transaction, user: &User, unless_made: Uuid) -> Result<()> {
+    let hold = statement("UPDATE users SET awaits_verification = (account_id <> ?) WHERE id = ?")
+        .bind::<SqlUuid, _>(unless_made)
+        .bind::<SqlUuid, _>(user.id);
+    hold.execute(&mut tx.conn()).await?;
+    Ok(())
 }
 
 /// Writes a changed user.
@@ -278,6 +296,31 @@ pub(super) async fn tenant_for_update(tx: &Transaction) -> Result<Tenant> {
     Ok(found.first(&mut tx.conn()).await?)
 }
 
+/// Whether there is a time zone of this name: PostgreSQL keeps the IANA database, and reckons with it.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_time_zone(tx: &Transaction, name: &str) -> Result<bool> {
+    // Copies of the same zones with other rules for leap seconds are of no use here.
+    let known = name != "Factory"
+        && !["posix", "right", "localtime"]
+            .iter()
+            .any(|it| name.starts_with(it));
+    let found = statement("SELECT name FROM pg_timezone_names WHERE name = ?").bind::<Text, _>(name);
+    Ok(known && found.execute(&mut tx.conn()).await? > 0)
+}
+
+/// Reads the tenant that a transaction writes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn own_tenant(tx: &Transaction) -> Result<Tenant> {
+    let found = tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(Tenant::as_select());
+    Ok(found.first(&mut tx.conn()).await?)
+}
+
 /// Writes the changed tenant.
 ///
 /// # Errors
@@ -287,6 +330,8 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
         .set((
             tenants::name.eq(&tenant.name),
             tenants::currency_code.eq(tenant.currency_code),
+            tenants::time_zone.eq(&tenant.time_zone),
+            tenants::min_password_length.eq(tenant.min_password_length),
             tenants::updated_at.eq(tenant.updated_at),
             tenants::version.eq(tenant.version),
         ))

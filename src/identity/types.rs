@@ -33,6 +33,17 @@ impl Tenant {
         self.currency_code
     }
 
+    /// The time zone in which the tenant's days begin, by its name in the IANA time zone database, for example
+    /// `Europe/Berlin`.
+    async fn time_zone(&self) -> &str {
+        &self.time_zone
+    }
+
+    /// Characters that the passwords of the tenant's users have at least, from the next time that they set one.
+    async fn min_password_length(&self) -> i32 {
+        self.min_password_length
+    }
+
     /// When the tenant signed up.
     async fn created_at(&self) -> DateTime {
         self.created_at.into()

@@ -57,7 +57,7 @@ const LAYERS: &[&[&str]] = &[
     &["crm"],
     &["identity"],
     &["graphql"],
-    &["events", "auth"],
+    &["events", "auth", "mail"],
     &["db"],
     &["crypto"],
     &["telemetry"],

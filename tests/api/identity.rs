@@ -156,6 +156,7 @@ async fn a_person_in_two_tenants_chooses_one_of_them() {
     let guest = second
         .mutate("createUser", "CreateUserInput", "user { id }", input)
         .await;
+    app.verify(email.as_str().unwrap()).await;
     let at = async |tenant: Option<Uuid>| {
         let tenant = tenant.map(|tenant| dealstream::db::id::write_id("tenant", tenant));
         let answer = sign_in(

@@ -21,6 +21,7 @@ mod identity;
 mod input;
 mod instances;
 mod interactions;
+mod invitations;
 mod limits;
 mod lists;
 mod live;

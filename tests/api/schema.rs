@@ -163,6 +163,10 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("user", Some(P::UsersRead)),
         ("users", Some(P::UsersRead)),
         ("createUser", Some(P::UsersWrite)),
+        ("invitations", Some(P::UsersWrite)),
+        ("inviteUser", Some(P::UsersWrite)),
+        ("resendInvitation", Some(P::UsersWrite)),
+        ("revokeInvitation", Some(P::UsersWrite)),
         ("updateUser", Some(P::UsersWrite)),
         ("deleteUser", Some(P::UsersWrite)),
         ("company", Some(P::CompaniesRead)),
@@ -211,7 +215,7 @@ const NEEDS: &[(&str, Option<Permission>)] = {
 };
 
 /// Root fields for who has no token yet.
-const OPEN: [&str; 2] = ["signIn", "signUp"];
+const OPEN: [&str; 4] = ["signIn", "signUp", "invitation", "acceptInvitation"];
 
 fn root_fields() -> Vec<(&'static str, String)> {
     let sdl = Sdl::get();
@@ -247,6 +251,11 @@ async fn every_root_field_but_signing_in_and_up_needs_a_token() {
         match field.as_str() {
             // Nobody has this address.
             "signIn" => assert_eq!(code, "UNAUTHENTICATED"),
+            "invitation" => assert_eq!(answer["data"]["invitation"], Value::Null, "{answer}"),
+            "acceptInvitation" => assert_eq!(
+                answer["data"]["acceptInvitation"]["userErrors"][0]["code"], "NOT_FOUND",
+                "{answer}"
+            ),
             "signUp" => assert_eq!(
                 answer["data"]["signUp"]["userErrors"][0]["code"], "INVALID",
                 "{answer}"

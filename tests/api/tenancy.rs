@@ -39,7 +39,10 @@ const OF_TENANTS: &str = "AND (c.relname = 'tenants' OR EXISTS (SELECT FROM pg_a
 async fn every_table_belongs_to_tenants_but_that_of_accounts() {
     let app = TestApp::new().await;
     let others = format!("SELECT c.relname::text {TABLES} AND NOT (true {OF_TENANTS})");
-    assert_eq!(found(&app, &others).await, set(&["accounts", "signing_keys"]));
+    assert_eq!(
+        found(&app, &others).await,
+        set(&["accounts", "links", "mails", "signing_keys"])
+    );
     // A view reads with its owner's rights, past the policies.
     let views = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')";
     assert_eq!(found(&app, views).await, set(&[]));
@@ -78,6 +81,7 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
         "deals: reach ALL to {dealstream_scoped}",
         "histories: directory SELECT to {dealstream_directory}",
         "interactions: reach ALL to {dealstream_scoped}",
+        "invitations: directory SELECT to {dealstream_directory}",
         "revocations: directory_adds INSERT to {dealstream_directory}",
         "revocations: directory SELECT to {dealstream_directory}",
         "tenants: directory SELECT to {dealstream_directory}",
@@ -112,6 +116,13 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
         "revocations_revoked_at_idx",
         "accounts_email_key",
         "signing_keys_pkey",
+        // Mail and links are of no tenant.
+        "mails_pkey",
+        "mails_due_at_idx",
+        "links_pkey",
+        "links_account_id_idx",
+        "links_expires_at_idx",
+        "links_invitation_id_idx",
         "tenants_pkey",
         "users_account_id_idx",
     ]);
@@ -143,6 +154,9 @@ async fn no_reference_leads_out_of_a_tenant_or_nowhere() {
         "revocations.kept_session_id",
         "revocations.session_id",
         "users.account_id",
+        // Links are good for a while, whatever becomes of what they lead to.
+        "links.account_id",
+        "links.invitation_id",
         "revocations.tenant_id",
         "revocations.user_id",
         "companies.tenant_id",
@@ -181,7 +195,14 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
                                            = (c.table_schema, c.table_name, c.grantee, c.privilege_type))";
     assert_eq!(
         found(&app, columns).await,
-        set(&["accounts.password_hash: UPDATE", "signing_keys.sealed: UPDATE"])
+        set(&[
+            "accounts.email_verified_at: UPDATE",
+            "accounts.password_hash: UPDATE",
+            "accounts.password_is_initial: UPDATE",
+            "mails.attempts: UPDATE",
+            "mails.due_at: UPDATE",
+            "signing_keys.sealed: UPDATE",
+        ])
     );
     let granted =
         "SELECT format('%s: %s', table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type))
@@ -190,6 +211,9 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
     let needed = set(&[
         "accounts: DELETE INSERT SELECT",
         "histories: SELECT",
+        "invitations: SELECT",
+        "links: DELETE INSERT SELECT",
+        "mails: DELETE INSERT SELECT",
         "revocations: INSERT SELECT",
         "signing_keys: DELETE INSERT SELECT",
         "tenants: SELECT",
@@ -198,7 +222,8 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
     assert_eq!(found(&app, granted).await, needed);
     let too_much = "SELECT format('%s: %s to %s', table_name, privilege_type, grantee) FROM information_schema.role_table_grants
                      WHERE table_schema = 'public' AND (grantee IN ('PUBLIC', 'dealstream_scoped') OR grantee = 'dealstream_app' AND
-                           (privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') OR table_name IN ('accounts', 'signing_keys')))";
+                           (privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+                            OR table_name IN ('accounts', 'signing_keys', 'links', 'mails')))";
     assert_eq!(found(&app, too_much).await, set(&[]));
 }
 
@@ -278,6 +303,9 @@ async fn without_a_tenant_the_runtime_role_sees_nothing_and_adds_nothing() {
     client.batch_execute("RESET app.tenant_id").await.unwrap();
     for refused in [
         "SELECT * FROM accounts",
+        "SELECT * FROM links",
+        "SELECT * FROM mails",
+        "INSERT INTO mails (id, sealed) VALUES (gen_random_uuid(), '')",
         "INSERT INTO pipelines (id, name, is_default, created_at, updated_at)
          VALUES (gen_random_uuid(), 'x', false, now(), now())",
         "TRUNCATE deals",
@@ -336,7 +364,7 @@ async fn the_directory_reads_accounts_users_tenants_revocations_histories_and_no
     for table in tables(&app).await.iter().map(String::as_str).chain(["accounts"]) {
         let readable = matches!(
             table,
-            "accounts" | "users" | "tenants" | "revocations" | "histories"
+            "accounts" | "users" | "tenants" | "revocations" | "histories" | "invitations"
         );
         let read = client
             .batch_execute(&format!("SELECT * FROM {table} LIMIT 1"))

@@ -168,6 +168,12 @@ async fn who_belongs_to_another_tenant_keeps_their_password_and_nothing_tells_of
             .is_none(),
         "another's admin sets no password"
     );
+    let here = sign_in(&app, email, PASSWORD, Some(&admin)).await;
+    assert!(
+        here.is_none(),
+        "who has not proved their address does not come in"
+    );
+    app.verify(email).await;
     let here = sign_in(&app, email, PASSWORD, Some(&admin)).await.unwrap();
     assert_eq!(here.viewer().tenant_id, admin.viewer().tenant_id);
     assert_eq!(here.viewer().rights.role, Role::Viewer);
@@ -409,6 +415,7 @@ async fn a_new_password_ends_the_other_sessions_in_every_tenant() {
     let admin = app.tenant().await;
     let input = json!({ "name": "G", "email": email, "password": PASSWORD, "role": "VIEWER" });
     create(&admin, input).await;
+    app.verify(email).await;
     let at_home = sign_in(&app, email, PASSWORD, None).await.unwrap();
     let guest = sign_in(&app, email, PASSWORD, Some(&admin)).await.unwrap();
     for (current, new, refused) in [

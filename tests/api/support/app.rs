@@ -153,6 +153,13 @@ impl TestApp {
         client
     }
 
+    /// Lets an address be one that its owner has proved to be theirs.
+    pub async fn verify(&self, email: &str) {
+        let verify = "UPDATE accounts SET email_verified_at = now() WHERE email = $1";
+        let verified = self.superuser().await.execute(verify, &[&email]).await.unwrap();
+        assert_eq!(verified, 1);
+    }
+
     /// Waits until connections that were given back off their users' path are free again.
     pub async fn settle(&self) {
         let settled = async {

@@ -4,6 +4,7 @@ pub mod app;
 pub mod cluster;
 pub mod counter;
 pub mod folder;
+pub mod mail;
 pub mod program;
 pub mod recipes;
 pub mod redis;

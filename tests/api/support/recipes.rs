@@ -166,9 +166,10 @@ fn walk(
 }
 
 /// The kinds of record that are probed with, as the prefixes of their ids.
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 11] = [
     "tenant",
     "user",
+    "invitation",
     "company",
     "contact",
     "pipeline",
@@ -187,6 +188,7 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
     let one = |name: &str| match name {
         "tenant" => Some("tenant"),
         "user" | "owner" | "createdBy" => Some("user"),
+        "invitation" => Some("invitation"),
         "company" => Some("company"),
         "contact" => Some("contact"),
         "pipeline" => Some("pipeline"),
@@ -319,13 +321,14 @@ pub fn operation(root: &str, field: &str, arguments: Value) -> (String, Value) {
 pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
-        "signOut" | "viewer" | "tenant" | "users" | "companies" | "contacts" | "pipelines" | "deals"
-        | "interactions" | "apiKeys" => {
+        "signOut" | "viewer" | "tenant" | "users" | "invitations" | "companies" | "contacts"
+        | "pipelines" | "deals" | "interactions" | "apiKeys" => {
             return json!({});
         }
         "user" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
             return json!({ "id": id(field) });
         }
+        "invitation" => return json!({ "token": "nobody was ever given this" }),
         "pipelineStage" => return json!({ "id": id("stage") }),
         "dealStageChange" => return json!({ "id": id("stage_change") }),
         "node" => return json!({ "id": id("deal") }),
@@ -341,6 +344,9 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "createUser" => {
             json!({ "name": "New", "email": "new@test.example", "password": PASSWORD, "role": "VIEWER" })
         }
+        "inviteUser" => json!({ "email": "guest@test.example", "role": "VIEWER" }),
+        "resendInvitation" | "revokeInvitation" => json!({ "invitationId": id("invitation") }),
+        "acceptInvitation" => json!({ "token": "nobody was ever given this", "password": PASSWORD }),
         "updateUser" | "deleteUser" => json!({ "userId": id("user") }),
         "createApiKey" => json!({ "name": "New", "permissions": ["DEALS_READ"] }),
         "revokeApiKey" => json!({ "apiKeyId": id("api_key") }),
@@ -433,7 +439,12 @@ impl Records {
             .in_another_session()
             .query("mutation { signOut { position } }", json!({}))
             .await;
+        let invited = json!({ "email": format!("{}@test.example", uuid::Uuid::new_v4().simple()), "name": format!("{mark} guest"), "role": "VIEWER" });
+        let invited = client
+            .mutate("inviteUser", "InviteUserInput", "invitation { id }", invited)
+            .await;
         let ids = HashMap::from([
+            ("invitation", text(&invited["invitation"]["id"])),
             ("tenant", text(&me["viewer"]["tenant"]["id"])),
             ("user", user),
             ("company", company),

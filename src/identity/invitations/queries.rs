@@ -1,0 +1,114 @@
+//! All SQL about invitations that a tenant runs. What who follows a link may see is in `db::directory::people`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::model::Invitation;
+use crate::auth::Permission;
+use crate::db::id::Id;
+use crate::db::schema::{invitations, users};
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, ProblemCode, Result};
+use crate::graphql::Batch;
+
+/// Loads invitations by their ids.
+pub struct InvitationById;
+
+impl Batch for InvitationById {
+    type Key = Id<Invitation>;
+    type Value = Arc<Invitation>;
+    const READ: Permission = Permission::UsersWrite;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<Invitation>],
+    ) -> Result<HashMap<Id<Invitation>, Arc<Invitation>>> {
+        let found: Vec<Invitation> = invitations::table
+            .filter(invitations::id.eq_any(keys))
+            .select(Invitation::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(found.into_iter().map(|it| (it.id, Arc::new(it))).collect())
+    }
+}
+
+/// Whether the tenant has a user with this address.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_user(tx: &Transaction, email: &str) -> Result<bool> {
+    let there = diesel::dsl::exists(users::table.filter(users::email.eq(email)));
+    Ok(diesel::select(there).get_result(&mut tx.conn()).await?)
+}
+
+/// Adds an invitation.
+///
+/// # Errors
+/// As a user error on `email` when the address is invited already.
+pub(super) async fn insert(tx: &Transaction, invitation: &Invitation) -> Result<()> {
+    diesel::insert_into(invitations::table)
+        .values(invitation)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+fn not_found() -> Error {
+    Error::invalid(
+        "invitationId",
+        ProblemCode::NotFound,
+        "There is no such invitation.",
+    )
+}
+
+/// Lets an invitation end at another moment, and answers it.
+///
+/// # Errors
+/// As a user error when there is none.
+pub(super) async fn extend(tx: &Transaction, id: Id<Invitation>, until: DateTime<Utc>) -> Result<Invitation> {
+    let extend = statement("UPDATE invitations SET expires_at = ? WHERE id = ?")
+        .bind::<Timestamptz, _>(until)
+        .bind::<SqlUuid, _>(id);
+    if extend.execute(&mut tx.conn()).await? == 0 {
+        return Err(not_found());
+    }
+    let found = invitations::table
+        .filter(invitations::id.eq(id))
+        .select(Invitation::as_select());
+    Ok(found.first(&mut tx.conn()).await?)
+}
+
+/// Removes an invitation, and answers it.
+///
+/// # Errors
+/// As a user error when there is none.
+pub(super) async fn remove(tx: &Transaction, id: Id<Invitation>) -> Result<Invitation> {
+    let removed = diesel::delete(invitations::table.filter(invitations::id.eq(id)))
+        .returning(Invitation::as_returning())
+        .get_result(&mut tx.conn())
+        .await
+        .optional()?;
+    removed.ok_or_else(not_found)
+}
+
+/// Removes an invitation that has not ended, for who accepts it. Whoever comes second finds nothing.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn take(tx: &Transaction, id: Id<Invitation>) -> Result<Option<Invitation>> {
+    let open = invitations::id
+        .eq(id)
+        .and(invitations::expires_at.gt(diesel::dsl::now));
+    let taken = diesel::delete(invitations::table.filter(open))
+        .returning(Invitation::as_returning())
+        .get_result(&mut tx.conn())
+        .await
+        .optional()?;
+    Ok(taken)
+}
