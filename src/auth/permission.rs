@@ -74,6 +74,9 @@ text_enum! {
         TeamsWrite = "TEAMS_WRITE",
         /// See, create and revoke keys with which other programs use this API.
         ApiKeysWrite = "API_KEYS_WRITE",
+        /// Find out whether an access token is valid, whose it is and what it permits: for other services that users send
+        /// their tokens to.
+        TokensRead = "TOKENS_READ",
         /// See who did what, when and from where.
         AuditRead = "AUDIT_READ",
     }
@@ -99,6 +102,7 @@ impl Role {
                 | P::TeamsWrite
                 | P::ApiKeysWrite
                 | P::AuditRead
+                | P::TokensRead
                 | P::SensitiveRead
                 | P::SensitiveWrite
         );

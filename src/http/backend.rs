@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_graphql::{Request, Response};
 use uuid::Uuid;
 
-use super::Settings;
 use super::live::{Live, Steps};
+use super::{Settings, introspection};
 use crate::auth::keys::JWKS_AGE;
 use crate::auth::{Limiter, Origin, Viewer};
 use crate::config::Config;
@@ -37,6 +37,16 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Unauthenticated`](crate::error::Error), or [`Error::Unavailable`](crate::error::Error) when it could not
     /// be found out.
     fn authenticate(&self, bearer: &str) -> impl Future<Output = Result<Self::Viewer>> + Send;
+
+    /// What somebody may know of a token that was sent to them.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`](crate::error::Error) when they may not ask.
+    fn introspect(
+        &self,
+        asker: &Self::Viewer,
+        token: &str,
+    ) -> impl Future<Output = Result<serde_json::Value>> + Send;
 
     /// The keys that access tokens are verified with, as a JSON Web Key Set, and for how long they may be kept.
     fn keys(&self) -> (serde_json::Value, Duration);
@@ -91,6 +101,10 @@ impl Backend for Arc<Live> {
 
     async fn authenticate(&self, bearer: &str) -> Result<Viewer> {
         self.app.identify(bearer).await
+    }
+
+    async fn introspect(&self, asker: &Viewer, token: &str) -> Result<serde_json::Value> {
+        introspection::tell(asker, self.app.identify(token)).await
     }
 
     fn keys(&self) -> (serde_json::Value, Duration) {

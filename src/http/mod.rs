@@ -7,6 +7,7 @@
 //! | the same, accepting `text/event-stream` | [`sse`]: GraphQL over server-sent events |
 //! | `GET /graphql` with an upgrade | [`websocket`]: `graphql-transport-ws` |
 //! | `/graphiql` | [`graphiql`]: the page to try it |
+//! | `POST /oauth/introspect` | [`introspection`]: whose token another service has been sent |
 //! | `GET /.well-known/jwks.json` | [`jwks`]: what access tokens are verified with |
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
@@ -49,6 +50,7 @@ pub mod graphiql;
 pub mod graphql;
 pub mod headers;
 pub mod health;
+pub mod introspection;
 pub mod jwks;
 pub mod live;
 pub mod origin;
@@ -61,7 +63,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -182,6 +184,7 @@ impl<B: Backend> Http<B> {
     pub fn router(self: &Arc<Self>) -> Router {
         let mut router = Router::new()
             .route("/graphql", any(graphql::handle::<B>))
+            .route("/oauth/introspect", post(introspection::handle::<B>))
             .route("/.well-known/jwks.json", get(jwks::handle::<B>))
             .route("/health", get(health::live::<B>))
             .route("/health/live", get(health::live::<B>))

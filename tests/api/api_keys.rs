@@ -290,3 +290,98 @@ async fn a_key_loses_what_its_user_loses() {
         in_time.expect("the key is left with what its user may do");
     }
 }
+
+/// What a service is told that asks with a bearer token about another.
+async fn introspect(wire: &Wire, bearer: &str, token: &str) -> (u16, Value) {
+    let headers = format!("content-type: application/x-www-form-urlencoded\nauthorization: Bearer {bearer}");
+    let reply = wire
+        .send(
+            "POST",
+            "/oauth/introspect",
+            &headers,
+            &format!("token={token}&token_type_hint=access_token"),
+        )
+        .await;
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    (reply.status, reply.json())
+}
+
+#[tokio::test]
+async fn another_service_learns_whose_token_it_was_sent() {
+    let app = TestApp::new().await;
+    let (admin, stranger) = (app.tenant().await, app.tenant().await);
+    let sales = app.user(&admin, Role::Sales).await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let (id, service) = key(&admin, &["TOKENS_READ", "USERS_READ", "CONTACTS_READ"]).await;
+
+    let (status, told) = introspect(&wire, &service, &sales.token()).await;
+    assert_eq!((status, &told["active"]), (200, &json!(true)), "{told}");
+    assert_eq!(told["sub"], json!(sales.viewer().user_id));
+    assert_eq!(told["role"], "SALES");
+    assert_eq!(told["scope"], sales.viewer().rights.permissions().to_scope());
+    assert!(told["exp"].as_i64().unwrap() > chrono::Utc::now().timestamp());
+    // With what it was told it asks for more.
+    let program = app.identified(&service).await.unwrap();
+    let user = program
+        .query(
+            "query($id: ID!) { user(id: $id) { name role } }",
+            json!({ "id": told["user_id"] }),
+        )
+        .await;
+    assert_eq!(user["user"]["role"], "SALES");
+
+    let (_, of_key) = introspect(&wire, &service, &service).await;
+    assert_eq!(of_key["scope"], "USERS_READ CONTACTS_READ TOKENS_READ");
+
+    let inactive = (200, json!({ "active": false }));
+    let (_, foreign) = key(&stranger, &["DEALS_READ"]).await;
+    for token in ["nothing", "dsk_nothing", "", &stranger.token(), &foreign] {
+        assert_eq!(introspect(&wire, &service, token).await, inactive, "{token}");
+    }
+    sales.query("mutation { signOut { position } }", json!({})).await;
+    assert_eq!(introspect(&wire, &service, &sales.token()).await, inactive);
+
+    let (status, told) = introspect(&wire, &app.user(&admin, Role::Manager).await.token(), &service).await;
+    assert_eq!((status, &told["error"]), (403, &json!("insufficient_scope")));
+    assert!(
+        told["error_description"]
+            .as_str()
+            .unwrap()
+            .contains("TOKENS_READ")
+    );
+    revoke(&admin, &id).await;
+    let (status, told) = introspect(&wire, &service, &service).await;
+    assert_eq!((status, &told["error"]), (401, &json!("invalid_token")));
+}
+
+#[tokio::test]
+async fn introspection_wants_a_form_and_somebody_who_asks() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let token = admin.token();
+    let asking = format!("authorization: Bearer {token}");
+    let form = "content-type: application/x-www-form-urlencoded";
+    let huge = format!("token={}", "x".repeat(20_000));
+    for (headers, body, status) in [
+        (form.to_owned(), format!("token={token}"), 401),
+        (asking.clone(), format!("token={token}"), 400),
+        (format!("{form}\n{asking}"), "tokens=1".to_owned(), 400),
+        (format!("{form}\n{asking}"), huge, 400),
+        (
+            format!("content-type: application/json\n{asking}"),
+            json!({ "token": token }).to_string(),
+            400,
+        ),
+        (format!("{form}\n{asking}"), format!("token={token}"), 200),
+    ] {
+        let reply = wire.send("POST", "/oauth/introspect", &headers, &body).await;
+        assert_eq!(reply.status, status, "{headers}");
+    }
+    assert_eq!(
+        wire.send("GET", "/oauth/introspect?token=x", &asking, "")
+            .await
+            .status,
+        405
+    );
+}
