@@ -15,6 +15,8 @@ pub enum Error {
     Unauthenticated(&'static str),
     /// The viewer lacks the named permission.
     Forbidden(&'static str),
+    /// What only people may do who have signed in, and no program with an API key.
+    InPerson,
     /// The record does not exist, or the viewer may not see it: the two look the same.
     NotFound(&'static str),
     /// An argument that no correct client sends: a forged cursor, a page size out of range.
@@ -44,7 +46,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unauthenticated(_) => "UNAUTHENTICATED",
-            Self::Forbidden(_) => "FORBIDDEN",
+            Self::Forbidden(_) | Self::InPerson => "FORBIDDEN",
             Self::NotFound(_) => "NOT_FOUND",
             Self::BadInput(_) | Self::Invalid(_) => "BAD_USER_INPUT",
             Self::RateLimited(_) => "RATE_LIMITED",
@@ -58,6 +60,7 @@ impl Error {
         match self {
             Self::Unauthenticated(why) => (*why).to_owned(),
             Self::Forbidden(permission) => format!("You need the permission {permission} for this."),
+            Self::InPerson => "An API key cannot do this: sign in.".to_owned(),
             Self::NotFound(kind) => format!("There is no such {kind}."),
             Self::BadInput(message) => message.clone(),
             Self::Invalid(problems) => problems

@@ -9,7 +9,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::{Permissions, Revocations, Rights, Role, Viewer};
+use super::{Means, Permissions, Revocations, Rights, Role, Viewer};
 use crate::crypto::{random_token, token_hash};
 use crate::db::Database;
 use crate::db::directory::{self, UsedApiKey};
@@ -101,6 +101,7 @@ fn viewer(key: UsedApiKey) -> Result<Viewer> {
         user_id: key.user_id,
         session_id: key.id,
         token_id: uuid_at(key.as_of),
+        means: Means::ApiKey,
         rights: Arc::new(Rights::of(role).only(Permissions::from_scope(&key.scope))),
         expires_at: key.expires_at,
     })

@@ -35,13 +35,35 @@ pub struct Viewer {
     /// Of the access token: a UUIDv7, whose time is that of its rights by the database's clock. What changes them later
     /// makes the token stale.
     pub token_id: Uuid,
+    /// How they prove who they are.
+    pub means: Means,
     /// What they may do, as it was when the token was issued.
     pub rights: Arc<Rights>,
     /// When the access token ends, and with it every stream that it opened.
     pub expires_at: DateTime<Utc>,
 }
 
+/// How somebody proves who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// By an access token, after signing in.
+    Session,
+    /// By an API key: a program that acts for a user.
+    ApiKey,
+}
+
 impl Viewer {
+    /// Refuses programs what only people may do: what concerns their own account and sessions.
+    ///
+    /// # Errors
+    /// [`Error::InPerson`].
+    pub fn in_person(&self) -> Result<()> {
+        match self.means {
+            Means::Session => Ok(()),
+            Means::ApiKey => Err(Error::InPerson),
+        }
+    }
+
     /// What the viewer may see of the tenant.
     pub fn sight(&self) -> Sight {
         Sight::of(self.tenant_id, self.user_id, self.rights.reach())

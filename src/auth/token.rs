@@ -9,9 +9,9 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Viewer;
 use super::keys::{Key, Keys};
 use super::rights::{Rights, RightsClaims};
+use super::{Means, Viewer};
 use crate::crypto;
 use crate::error::{Error, Result};
 
@@ -228,6 +228,7 @@ impl Claims {
             user_id: self.sub,
             session_id: self.sid,
             token_id: self.jti,
+            means: Means::Session,
             rights,
             expires_at,
         }

@@ -21,6 +21,6 @@ pub mod stream;
 
 pub use connection::{Connection, OrderDirection, PageArgs};
 pub use context::{ContextExt, Session};
-pub use guard::Can;
+pub use guard::{Can, InPerson};
 pub use loader::Batch;
 pub use mutation::{Outcome, mutate, mutate_alone};

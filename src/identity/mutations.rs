@@ -20,7 +20,7 @@ use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, ContextExt, Outcome, mutate, mutate_alone};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate, mutate_alone};
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -196,6 +196,7 @@ impl IdentityMutation {
     /// Signs out: ends the session of the access token that this is asked with. The token is refused from now on, and
     /// sockets that were opened with it are closed with the code 4403; other sessions of yours go on. To repeat it is
     /// harmless: who is told `UNAUTHENTICATED` is signed out.
+    #[graphql(guard = "InPerson")]
     async fn sign_out(&self, ctx: &Context<'_>) -> Result<SignOutPayload> {
         let viewer = ctx.viewer()?;
         let user = Id::<User>::from_uuid(viewer.user_id);
@@ -217,6 +218,7 @@ impl IdentityMutation {
     }
 
     /// Changes your password, in every tenant that you belong to. All your other sessions end; this one goes on.
+    #[graphql(guard = "InPerson")]
     async fn change_password(
         &self,
         ctx: &Context<'_>,

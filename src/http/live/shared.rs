@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
-use crate::auth::{Rights, Viewer};
+use crate::auth::{Means, Rights, Viewer};
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Position, Standing};
@@ -221,6 +221,7 @@ impl Operation {
             user_id: kin.user_id.unwrap_or_default(),
             session_id: Uuid::nil(),
             token_id: Uuid::nil(),
+            means: Means::Session,
             rights: kin.rights.clone(),
             expires_at: chrono::DateTime::UNIX_EPOCH,
         });
