@@ -1,5 +1,6 @@
 //! Every setting of the server, in one struct. Nothing else reads the environment.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 use secrecy::SecretString;
+use zeroize::Zeroizing;
 
 /// The settings, from the command line, the environment or a `.env` file, in this order of precedence.
 #[derive(Debug, Clone, Args)]
@@ -115,13 +117,17 @@ pub struct Config {
     #[arg(long, env = "DEALSTREAM_INTROSPECTION", default_value_t = true, action = clap::ArgAction::Set, global = true)]
     pub introspection: bool,
 
-    /// Origins, besides the server's own, from which browsers may open a WebSocket, separated by commas.
-    #[arg(
-        long,
-        env = "DEALSTREAM_ALLOWED_ORIGINS",
-        value_delimiter = ',',
-        global = true
-    )]
+    /// The server's certificate in PEM, with those that lead to its root; with it and TLS_KEY_FILE connections are
+    /// encrypted, by TLS 1.3 only. A renewed file is taken over while the server runs.
+    #[arg(long, env = "TLS_CERT_FILE", requires = "tls_key_file", global = true)]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The key of the certificate, in PEM.
+    #[arg(long, env = "TLS_KEY_FILE", requires = "tls_cert_file", global = true)]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// Origins, besides the server's own, whose pages may use the API, such as https://crm.example.com, separated by commas.
+    #[arg(long, env = "DEALSTREAM_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = origin, global = true)]
     pub allowed_origins: Vec<String>,
 
     /// Proxies whose X-Forwarded-For or Forwarded header is believed, as addresses or networks such as 10.0.0.0/8,
@@ -158,6 +164,20 @@ pub struct Config {
     /// How the history is followed.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+/// An origin as browsers send it: a scheme and a host, with a port where it is not the usual one.
+fn origin(text: &str) -> Result<String, String> {
+    let origin = text.trim().trim_end_matches('/').to_ascii_lowercase();
+    let host = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"))
+        .unwrap_or_default();
+    let fit = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    if host.is_empty() || !host.chars().all(fit) {
+        return Err("an origin such as https://crm.example.com is needed; there is no wildcard".to_owned());
+    }
+    Ok(origin)
 }
 
 /// A network, or a single address.
@@ -264,13 +284,11 @@ impl Config {
         names: impl IntoIterator<Item = String>,
         command: &clap::Command,
     ) -> Result<(), String> {
-        let known: Vec<&str> = command
-            .get_arguments()
-            .filter_map(|a| a.get_env()?.to_str())
-            .collect();
+        let known: Vec<&str> = variables(command).map(|(name, _)| name).collect();
+        let in_files: Vec<String> = secrets(command).map(|(name, _)| file_of(name)).collect();
         for name in names {
             let ours = name.starts_with("DEALSTREAM_") || name.starts_with("JWT_");
-            if ours && !known.contains(&name.as_str()) {
+            if ours && !known.contains(&name.as_str()) && !in_files.contains(&name) {
                 return Err(format!(
                     "{name} is not a setting of Dealstream; see `dealstream --help` for the list."
                 ));
@@ -278,4 +296,55 @@ impl Config {
         }
         Ok(())
     }
+
+    /// The secrets that are given as files: for every secret setting `NAME` a variable `NAME_FILE` may name a file to
+    /// read it from. Answers them as arguments of the command line.
+    ///
+    /// # Errors
+    /// The sentence to print, when one is given in both ways or its file cannot be read.
+    pub fn secrets_from_files(
+        variable: impl Fn(&str) -> Option<OsString>,
+        command: &clap::Command,
+    ) -> Result<Vec<OsString>, String> {
+        let mut arguments = Vec::new();
+        for (name, long) in secrets(command) {
+            let named = file_of(name);
+            let Some(path) = variable(&named).filter(|path| !path.is_empty()) else {
+                continue;
+            };
+            if variable(name).is_some() {
+                return Err(format!("{name} and {named} are both given: give one of them."));
+            }
+            let path = PathBuf::from(path);
+            let refuse = |why: String| format!("{named} ({}) {why}.", path.display());
+            let text =
+                std::fs::read_to_string(&path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+            let text = Zeroizing::new(text);
+            let secret = text.trim();
+            if secret.is_empty() {
+                return Err(refuse("is empty".to_owned()));
+            }
+            arguments.push(format!("--{long}={secret}").into());
+        }
+        Ok(arguments)
+    }
+}
+
+/// The settings with their variables.
+fn variables(command: &clap::Command) -> impl Iterator<Item = (&str, &clap::Arg)> {
+    command
+        .get_arguments()
+        .filter_map(|argument| Some((argument.get_env()?.to_str()?, argument)))
+}
+
+/// The variables of settings that are secret, with the names of their options.
+fn secrets(command: &clap::Command) -> impl Iterator<Item = (&str, &str)> {
+    variables(command)
+        .filter(|(_, argument)| argument.is_hide_env_values_set())
+        .filter_map(|(name, argument)| Some((name, argument.get_long()?)))
+}
+
+/// The variable that names the file of a secret.
+fn file_of(name: &str) -> String {
+    format!("{name}_FILE")
 }

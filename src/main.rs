@@ -14,6 +14,7 @@ use dealstream::config::Config;
 use dealstream::db::embedded::Embedded;
 use dealstream::db::id::read_id;
 use dealstream::db::{Database, migrate};
+use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
 use dealstream::{api, demo, events, http, telemetry};
 
@@ -92,8 +93,14 @@ fn run() -> Result<(), String> {
         std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
         &command,
     )?;
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    let secrets = Config::secrets_from_files(|name| std::env::var_os(name), &command)?;
+    arguments.splice(
+        1.min(arguments.len())..,
+        secrets.into_iter().chain(std::env::args_os().skip(1)),
+    );
     let Cli { command, mut config } =
-        Cli::from_arg_matches(&command.get_matches()).map_err(|error| error.to_string())?;
+        Cli::from_arg_matches(&command.get_matches_from(arguments)).map_err(|error| error.to_string())?;
     let command = command.unwrap_or(Command::Serve);
     if matches!(command, Command::Schema) {
         print!("{}", api::sdl());
@@ -210,6 +217,10 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let tls = match (&config.tls_cert_file, &config.tls_key_file) {
+        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
+        _ => None,
+    };
     let app = App::new(config, url).await?;
     app.start().await?;
     let demo = embedded && app.config.demo;
@@ -227,7 +238,13 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         tracing::info!("stopping");
         shutdown.cancel();
     });
-    let settings = Settings::of(&app.config, demo);
+    let settings = Settings {
+        tls: tls.clone(),
+        ..Settings::of(&app.config, demo)
+    };
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(http::tls::LOOK, app.shutdown.clone()));
+    }
     let http = Http::of(app, settings);
     http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
     Ok(())
@@ -246,15 +263,20 @@ async fn stop_signal() {
 
 /// What a person needs to know to begin.
 fn banner(config: &Config, address: SocketAddr, embedded: bool, demo: bool) -> String {
+    let scheme = if config.tls_cert_file.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let mut lines = vec![
         String::new(),
         "  Dealstream is running.".to_owned(),
         String::new(),
     ];
     if config.graphiql {
-        lines.push(format!("  GraphiQL   http://{address}/graphiql"));
+        lines.push(format!("  GraphiQL   {scheme}://{address}/graphiql"));
     }
-    lines.push(format!("  GraphQL    http://{address}/graphql"));
+    lines.push(format!("  GraphQL    {scheme}://{address}/graphql"));
     if demo {
         lines.push("  Sign in    ada@acme.example, tenant Acme Sales, password dealstream-demo".to_owned());
         lines.push(

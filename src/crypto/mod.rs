@@ -26,7 +26,12 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 /// SHA-256 of a token, to keep in its place. Enough for what has 256 random bits; a password needs
 /// [`password`](crate::auth::password).
 pub fn token_hash(token: &str) -> [u8; 32] {
+    hash(token.as_bytes())
+}
+
+/// SHA-256.
+pub fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }

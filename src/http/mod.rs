@@ -46,6 +46,7 @@
 pub mod answer;
 pub mod backend;
 mod charge;
+mod cors;
 pub mod graphiql;
 pub mod graphql;
 pub mod headers;
@@ -57,6 +58,7 @@ pub mod origin;
 pub mod serve;
 pub mod sse;
 pub mod streams;
+pub mod tls;
 pub mod websocket;
 
 use std::sync::Arc;
@@ -71,6 +73,7 @@ use tokio_util::task::TaskTracker;
 pub use backend::Backend;
 use live::Live;
 use streams::Streams;
+use tls::Tls;
 
 use crate::app::App;
 
@@ -108,10 +111,12 @@ pub struct Settings {
     pub streams_per_tenant: usize,
     /// Answers that wait for a slow reader before its socket is closed.
     pub backlog: usize,
-    /// Origins besides the server's own from which browsers may open a socket, such as `https://crm.example`.
+    /// Origins besides the server's own whose pages may use the API, such as `https://crm.example`.
     pub allowed_origins: Vec<String>,
     /// Proxies that are believed when they tell where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
+    /// What connections are encrypted with; nothing where that is left to a balancer in front.
+    pub tls: Option<Arc<Tls>>,
     /// Whether `/graphiql` is there.
     pub graphiql: bool,
     /// Whether `/graphiql` offers the demo users.
@@ -138,6 +143,7 @@ impl Default for Settings {
             backlog: 256,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            tls: None,
             graphiql: true,
             demo: false,
         }
@@ -193,6 +199,9 @@ impl<B: Backend> Http<B> {
             .fallback(headers::not_found);
         if self.settings.graphiql {
             router = router.merge(graphiql::routes(self.settings.demo));
+        }
+        if let Some(cors) = cors::layer(&self.settings.allowed_origins) {
+            router = router.layer(cors);
         }
         router.with_state(self.clone())
     }

@@ -1,21 +1,24 @@
-//! The listening socket: time-outs, bounds and an orderly end.
+//! The listening socket: time-outs, bounds, encryption and an orderly end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
-use super::{Backend, Http};
+use super::{Backend, Http, headers};
 
 /// Bytes that the head of a request may have.
 const HEADERS_BYTES: usize = 64 * 1024;
@@ -91,41 +94,33 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
             accepted = accept(&listener, &room) => accepted,
         };
         let (stream, address, place) = accepted;
-        let asked = Arc::new(AtomicBool::new(false));
         let client = Client {
             address,
             _place: Arc::new(place),
         };
-        let service = router.clone().map_request({
-            let asked = asked.clone();
-            move |request: Request<hyper::body::Incoming>| {
-                asked.store(true, Ordering::Relaxed);
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(client.clone());
-                request
-            }
-        });
-        let builder = builder.clone();
-        let watcher = graceful.watcher();
+        let connection = Connection {
+            router: router.clone(),
+            builder: builder.clone(),
+            watcher: graceful.watcher(),
+            client,
+            head_time,
+            over_tls: http.settings.tls.is_some(),
+        };
+        let Some(tls) = &http.settings.tls else {
+            tokio::spawn(connection.serve(stream));
+            continue;
+        };
+        let (acceptor, shutdown) = (tls.acceptor(), http.shutdown.clone());
         tokio::spawn(async move {
-            let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            let connection = watcher.watch(connection);
-            tokio::pin!(connection);
-            // The protocol is told by the first bytes, and nothing above bounds the wait for those.
-            let silent = async {
-                tokio::time::sleep(head_time).await;
-                if asked.load(Ordering::Relaxed) {
-                    std::future::pending::<()>().await;
-                }
-            };
+            let handshake = tokio::time::timeout(head_time, acceptor.accept(stream));
             tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%address, %error, "a connection broke");
-                    }
-                }
-                () = silent => tracing::debug!(%address, "a connection that asked nothing was closed"),
+                // Nothing was asked yet, so nothing is lost.
+                () = shutdown.cancelled() => {}
+                greeted = handshake => match greeted {
+                    Ok(Ok(stream)) => connection.serve(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%address, %error, "a client could not agree on TLS 1.3"),
+                    Err(_elapsed) => tracing::debug!(%address, "a client took too long to agree on TLS"),
+                },
             }
         });
     }
@@ -135,6 +130,60 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
     let ended = async { tokio::join!(graceful.shutdown(), http.sockets.wait()) };
     if tokio::time::timeout(GRACE, ended).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut off");
+    }
+}
+
+/// A connection that is about to be served.
+struct Connection {
+    router: Router,
+    builder: Arc<Builder<TokioExecutor>>,
+    watcher: Watcher,
+    client: Client,
+    head_time: Duration,
+    over_tls: bool,
+}
+
+impl Connection {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let (client, over_tls) = (self.client, self.over_tls);
+        let address = client.address;
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = self
+            .router
+            .map_request({
+                let asked = asked.clone();
+                move |request: Request<hyper::body::Incoming>| {
+                    asked.store(true, Ordering::Relaxed);
+                    let mut request = request.map(Body::new);
+                    request.extensions_mut().insert(client.clone());
+                    request
+                }
+            })
+            .map_response(move |mut response: Response| {
+                headers::secure(response.headers_mut(), over_tls);
+                response
+            });
+        let service = TowerToHyperService::new(service);
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = self.watcher.watch(connection);
+        tokio::pin!(connection);
+        // The protocol is told by the first bytes, and nothing above bounds the wait for those.
+        let silent = async {
+            tokio::time::sleep(self.head_time).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%address, %error, "a connection broke");
+                }
+            }
+            () = silent => tracing::debug!(%address, "a connection that asked nothing was closed"),
+        }
     }
 }
 

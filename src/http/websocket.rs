@@ -38,7 +38,7 @@ use super::live::{Member, Next, Step, Steps};
 use super::origin::origin;
 use super::serve::Client;
 use super::streams::Place;
-use super::{Backend, Http, charge};
+use super::{Backend, Http, charge, cors};
 use crate::auth::Origin;
 use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
@@ -128,16 +128,11 @@ fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(ORIGIN) else {
         return true;
     };
-    let Ok(origin) = origin.to_str() else {
-        return false;
-    };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let same = origin
-        .split_once("://")
-        .is_some_and(|(_, authority)| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)));
-    same || allowed
-        .iter()
-        .any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let same =
+        authority.is_some_and(|(_, authority)| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)));
+    same || cors::is_among(origin, allowed)
 }
 
 /// Closes a socket such that the client gets to see the code.
