@@ -130,10 +130,24 @@ impl From<diesel::result::Error> for Error {
                     Some(problem) => Self::Invalid(vec![problem]),
                     // PostgreSQL says these while it stops or starts; the driver has no kind of its own for them.
                     None if says_unavailable(info.message()) => Self::Unavailable,
-                    None => Self::internal(error),
+                    None => Self::internal(DatabaseFault {
+                        kind: format!("{kind:?}"),
+                        message: without_values(info.message()),
+                        table: info.table_name().map(str::to_owned),
+                        constraint: info.constraint_name().map(str::to_owned),
+                    }),
                 }
             }
-            _ => Self::internal(error),
+            other => Self::internal(DatabaseFault {
+                kind: format!("{other:?}")
+                    .split(|letter: char| !letter.is_alphanumeric())
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+                message: without_values(&other.to_string()),
+                table: None,
+                constraint: None,
+            }),
         }
     }
 }
@@ -142,6 +156,29 @@ impl From<deadpool::managed::PoolError<diesel_async::pooled_connection::PoolErro
     fn from(error: deadpool::managed::PoolError<diesel_async::pooled_connection::PoolError>) -> Self {
         tracing::warn!(?error, "no database connection");
         Self::Unavailable
+    }
+}
+
+/// What the log is told of a failed statement: what PostgreSQL says, without the values that it quotes.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is there to be printed")]
+struct DatabaseFault {
+    kind: String,
+    message: String,
+    table: Option<String>,
+    constraint: Option<String>,
+}
+
+/// Messages end with the value that they are about, or begin with it: `invalid input syntax for type uuid: "…"`,
+/// `value "…" is out of range for type integer`.
+fn without_values(message: &str) -> String {
+    let message = message.split(": ").next().unwrap_or_default();
+    match message
+        .strip_prefix("value \"")
+        .and_then(|rest| rest.rsplit_once('"'))
+    {
+        Some((_, rest)) => format!("value \"…\"{rest}"),
+        None => message.to_owned(),
     }
 }
 
@@ -227,4 +264,29 @@ pub fn camel_case(snake: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_statement_was_given_is_not_told() {
+        for (message, told) in [
+            (
+                "invalid input syntax for type uuid: \"Ada\"",
+                "invalid input syntax for type uuid",
+            ),
+            (
+                "value \"12\" is out of range for type integer",
+                "value \"…\" is out of range for type integer",
+            ),
+            (
+                "relation \"deals\" does not exist",
+                "relation \"deals\" does not exist",
+            ),
+        ] {
+            assert_eq!(without_values(message), told);
+        }
+    }
 }

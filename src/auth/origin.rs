@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::telemetry::escaped;
+
 /// Letters of a user agent that are kept.
 const AGENT_LETTERS: usize = 200;
 
@@ -47,30 +49,13 @@ impl Origin {
     }
 }
 
-/// Text that cannot break a line of a log or move a terminal's cursor, of bounded length.
-pub fn printable(bytes: &[u8]) -> String {
+/// Text of bounded length that cannot break a line of a log.
+fn printable(bytes: &[u8]) -> String {
     // No more is looked at than could be kept.
     let bytes = &bytes[..bytes.len().min(AGENT_LETTERS * 4)];
-    let mut out = String::new();
-    let mut letters = 0;
-    for letter in String::from_utf8_lossy(bytes).trim().chars() {
-        if letters == AGENT_LETTERS {
-            break;
-        }
-        letters += 1;
-        if unprintable(letter) {
-            out.extend(letter.escape_unicode());
-        } else {
-            out.push(letter);
-        }
-    }
-    out
-}
-
-/// Control characters, and what turns or hides the text around it.
-fn unprintable(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    let text = String::from_utf8_lossy(bytes);
+    let short: String = text.trim().chars().take(AGENT_LETTERS).collect();
+    escaped(&short).into_owned()
 }
 
 #[cfg(test)]

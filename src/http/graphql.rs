@@ -21,11 +21,12 @@ use futures::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tracing::Instrument;
 
 use super::answer::{self, Answer, BAD_REQUEST, INTERNAL, RATE_LIMITED, TIMEOUT};
 use super::headers::{self, RequestId};
 use super::origin::origin;
-use super::{Backend, Http, charge, sse, websocket};
+use super::{Backend, Http, charge, sse, trace, websocket};
 use crate::auth::{Origin, throttle};
 use crate::error::Error;
 use crate::graphql::limits::Refusal;
@@ -194,6 +195,7 @@ async fn respond<B: Backend>(
     let key = idempotency_key(&parts.headers)?;
     let cost = http.charge(viewer.as_ref(), &origin, &prepared).await?;
     let balance = cost.available;
+    let span = trace::span(http, viewer.as_ref(), &prepared, Some(&parts.headers), id);
     if accepted.events_first || prepared.kind() == OperationType::Subscription {
         return Ok(sse::respond(
             http.clone(),
@@ -203,11 +205,12 @@ async fn respond<B: Backend>(
             cost,
             key,
             id.clone(),
+            span,
         ));
     }
     let session = http.backend.session(viewer, origin, key);
     let request = http.backend.attach(prepared.request(), &session);
-    let response = execute(http, request, id).await;
+    let response = execute(http, request).instrument(span).await;
     http.backend.finish(&session);
     let again = charge::retry_after(&response.errors);
     let answer = answer::executed(response, Some(cost), id, settings.errors);
@@ -222,16 +225,15 @@ async fn respond<B: Backend>(
 }
 
 /// Executes a query or mutation: bounded in time, and a resolver that panics spoils its own answer alone.
-pub(super) async fn execute<B: Backend>(
-    http: &Http<B>,
-    request: async_graphql::Request,
-    id: &RequestId,
-) -> Executed {
+pub(super) async fn execute<B: Backend>(http: &Http<B>, request: async_graphql::Request) -> Executed {
     let execution = AssertUnwindSafe(http.backend.execute(request)).catch_unwind();
     match tokio::time::timeout(http.settings.execution_time, execution).await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(response)) => {
+            tracing::debug!(errors = response.errors.len(), "an operation was answered");
+            response
+        }
         Ok(Err(_panic)) => {
-            tracing::error!(request_id = id.as_str(), "a resolver panicked");
+            tracing::error!("a resolver panicked");
             Executed::from_errors(vec![answer::error(INTERNAL, "")])
         }
         Err(_elapsed) => Executed::from_errors(vec![answer::error(

@@ -59,6 +59,7 @@ pub mod serve;
 pub mod sse;
 pub mod streams;
 pub mod tls;
+mod trace;
 pub mod websocket;
 
 use std::sync::Arc;

@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::time::Sleep;
+use tracing::{Instrument, Span};
 
 use super::answer::{self, Cost, UNAUTHENTICATED};
 use super::headers::{self, RequestId};
@@ -53,6 +54,7 @@ pub fn respond<B: Backend>(
     cost: Cost,
     idempotency_key: Option<String>,
     id: RequestId,
+    span: Span,
 ) -> Response {
     let mut place = None;
     let mut until = None;
@@ -67,7 +69,11 @@ pub fn respond<B: Backend>(
         live::frames(http.backend.subscribe(viewer.as_ref(), prepared)).boxed()
     } else {
         let (http, id) = (http.clone(), id.clone());
-        let once = async move { Ok(once(&http, viewer, origin, prepared, cost, idempotency_key, &id).await) };
+        let once = async move {
+            Ok(once(&http, viewer, origin, prepared, cost, idempotency_key, &id)
+                .instrument(span)
+                .await)
+        };
         futures::stream::once(once).boxed()
     };
     let mut response = stream(http, results, until, place, id);
@@ -95,7 +101,7 @@ async fn once<B: Backend>(
 ) -> Bytes {
     let session = http.backend.session(viewer, origin, idempotency_key);
     let request = http.backend.attach(prepared.request(), &session);
-    let response = graphql::execute(http, request, id).await;
+    let response = graphql::execute(http, request).await;
     http.backend.finish(&session);
     answer::executed(response, Some(cost), id, http.settings.errors).body
 }

@@ -30,6 +30,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument;
 
 use super::answer::{self, BAD_REQUEST};
 use super::graphql::{self, Question};
@@ -38,7 +39,7 @@ use super::live::{Member, Next, Step, Steps};
 use super::origin::origin;
 use super::serve::Client;
 use super::streams::Place;
-use super::{Backend, Http, charge, cors};
+use super::{Backend, Http, charge, cors, trace};
 use crate::auth::Origin;
 use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal, TOO_COMPLEX};
@@ -590,10 +591,11 @@ impl<B: Backend> Operation<B> {
                 .tell(backend.subscribe(Some(&viewer), prepared), request_id)
                 .await;
         }
+        let span = trace::span(&self.http, Some(&viewer), &prepared, None, request_id);
         let origin = self.origin.of_request(request_id.as_str());
         let session = backend.session(Some(viewer), origin, None);
         let request = backend.attach(prepared.request(), &session);
-        let response = graphql::execute(&self.http, request, request_id).await;
+        let response = graphql::execute(&self.http, request).instrument(span).await;
         backend.finish(&session);
         if answer::is_request_error(&response) {
             return self.fail(response.errors, request_id).await;

@@ -5,8 +5,10 @@
 mod api_keys;
 mod architecture;
 mod budget;
+mod canary;
 mod companies;
 mod contacts;
+mod cors;
 mod deals;
 mod delivery;
 mod demo;
@@ -39,6 +41,7 @@ mod subscriptions;
 mod support;
 mod tenancy;
 mod throttle;
+mod tls;
 mod tokens;
 mod users;
 mod websocket;

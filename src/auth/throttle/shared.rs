@@ -225,7 +225,7 @@ impl Shared {
 
     fn tell_away(&self, error: &dyn std::fmt::Display) {
         if !self.told_away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "Redis is away: each instance counts limits for itself; trying on");
+            tracing::warn!(%error, "limits are counted by this instance alone, because their Redis does not answer; trying on");
         }
     }
 }
