@@ -165,7 +165,7 @@ async fn who_signs_in_is_not_counted_and_an_office_can_do_so_at_once() {
 
 #[tokio::test]
 async fn what_is_asked_is_paid_from_what_the_user_and_the_tenant_have() {
-    let (app, wire) = limited(&["user-cost=60/1h", "tenant-cost=110/1h"]).await;
+    let (app, wire) = limited(&["user-cost=60/1h", "tenant-cost=105/1h"]).await;
     let admin = app.tenant().await;
     let colleague = app.user(&admin, Role::Sales).await;
     let other = app.tenant().await;
@@ -173,7 +173,7 @@ async fn what_is_asked_is_paid_from_what_the_user_and_the_tenant_have() {
     let first = ask(&wire, "203.0.113.7", Some(&admin), query, json!({})).await;
     let cost = &first.json()["extensions"]["cost"];
     let points = cost["requestedQueryCost"].as_u64().unwrap();
-    assert_eq!(points, 52, "{cost}");
+    assert_eq!(points, 51, "{cost}");
     assert_eq!(cost["throttleStatus"]["maximumAvailable"], 60);
     assert_eq!(cost["throttleStatus"]["currentlyAvailable"], 60 - points);
     assert_eq!(
