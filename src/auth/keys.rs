@@ -515,8 +515,9 @@ mod tests {
         assert!(ring.find(&rows[0].kid, at(last)).is_none());
         assert!(ring.find(&rows[2].kid, at(1)).is_some(), "before it signs");
         assert!(ring.find(&rows[2].kid, at(i64::from(u32::MAX))).is_some());
-        assert!(!ring.is_due(TimeDelta::seconds(2000), at(2400 + 1999)));
-        assert!(ring.is_due(TimeDelta::seconds(2000), at(2400 + 2000)));
+        let (age, made) = (TimeDelta::seconds(2000), rows[2].created_at);
+        assert!(!ring.is_due(age, made + TimeDelta::seconds(1999)));
+        assert!(ring.is_due(age, made + age));
         assert!(Ring::default().is_due(TimeDelta::MAX, at(0)));
     }
 
