@@ -9,6 +9,7 @@ use async_graphql::{
 };
 
 use self::changes::ChangesSubscription;
+use crate::audit::AuditQuery;
 use crate::auth::token::Tokens;
 use crate::auth::{Limiter, Permission, Revocations};
 use crate::config::SignUp;
@@ -48,6 +49,7 @@ pub struct Query(
     PipelineQuery,
     DealQuery,
     InteractionQuery,
+    AuditQuery,
     NodeQuery,
 );
 

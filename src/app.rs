@@ -39,6 +39,8 @@ pub struct App {
     pub documents: Documents,
     /// Opens what is kept sealed.
     pub vault: Arc<Vault>,
+    /// Signs the audit trail from time to time.
+    pub checkpoints: Arc<Checkpoints>,
     pub tokens: Arc<Tokens>,
     /// Which tokens are refused all the same.
     pub revocations: Arc<Revocations>,
@@ -59,6 +61,8 @@ impl App {
     pub async fn new(config: Config, database_url: &str) -> Result<Arc<Self>, String> {
         let lifetime = TimeDelta::minutes(i64::from(config.jwt_access_token_minutes));
         let vault = Arc::new(vault(&config)?);
+        let checkpoints = Checkpoints::new(&vault, config.audit_checkpoints());
+        let checkpoints = checkpoints.map_err(|error| error.message())?;
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
         let db = Database::new(database_url, config.database_connections, wait)?;
         let redis = config.redis_url.as_deref().map(Redis::new).transpose()?;
@@ -99,6 +103,7 @@ impl App {
             schema,
             documents,
             vault,
+            checkpoints,
             tokens,
             revocations,
             limiter,
@@ -134,6 +139,13 @@ impl App {
         let (every, shutdown) = (self.config.pace.tidy, self.shutdown.clone());
         tokio::spawn(Rounds::default().go(self.db.clone(), retention, every, shutdown));
         tokio::spawn(self.mail.clone().deliver(self.shutdown.clone()));
+        let every = Duration::from_secs(60 * u64::from(self.config.audit_checkpoint_minutes));
+        tracing::info!(key = %self.checkpoints.key(), file = %self.checkpoints.path().display(), "checkpoints of the audit trail");
+        tokio::spawn(
+            self.checkpoints
+                .clone()
+                .go(self.db.clone(), every, self.shutdown.clone()),
+        );
         let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
         followed.await.map_err(|error| {
             tracing::error!(?error, "the revocations cannot be read");

@@ -59,6 +59,16 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1000..))]
     pub history_events: u32,
 
+    /// File that the signed checkpoints of the audit trail are appended to. [default: audit-checkpoints.jsonl in the data
+    /// folder]
+    #[arg(long, env = "DEALSTREAM_AUDIT_CHECKPOINTS", global = true)]
+    pub audit_checkpoints: Option<PathBuf>,
+
+    /// Minutes between two checkpoints of the audit trail.
+    #[arg(long, env = "DEALSTREAM_AUDIT_CHECKPOINT_MINUTES", default_value_t = 10, global = true,
+          value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub audit_checkpoint_minutes: u32,
+
     /// Root secret of this installation, 32 bytes or more: seals the keys that sign access tokens. Generated and kept when PostgreSQL is embedded, required otherwise.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, global = true)]
     pub jwt_secret: Option<SecretString>,
@@ -274,6 +284,13 @@ impl Config {
             addr.set_port(port);
         }
         addr
+    }
+
+    /// Where the checkpoints of the audit trail are.
+    pub fn audit_checkpoints(&self) -> PathBuf {
+        self.audit_checkpoints
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("audit-checkpoints.jsonl"))
     }
 
     /// Refuses environment variables that look like settings and are none, so that a typing error is noticed at start.

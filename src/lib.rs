@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`crm`] | the records: companies, contacts, pipelines, deals, interactions. Begin with [`crm::deals`] |
 //! | [`identity`] | tenants, the users in them, signing in: a feature of the same anatomy |
+//! | [`audit`] | the audit trail: reading it, proving it whole |
 //! | [`founding`] | founding a tenant, which concerns both of them |
 //! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
 //! | [`events`] | the history: every change in order, and following it |
@@ -18,11 +19,12 @@
 //! | [`http`] | GraphQL over HTTP and WebSocket, GraphiQL, health |
 //! | [`config`], [`error`], [`telemetry`] | settings, what can go wrong, logs |
 //!
-//! Arrows point down only: `main → http, demo → app → api → founding → crm → identity → graphql → events, auth, mail → db → crypto → config → error`.
+//! Arrows point down only: `main → http, demo → app → api → founding → crm → audit → identity → graphql → events → auth, mail → db → crypto → config → error`.
 //! Inside a feature: `model ← queries ← types ← mutations, subscriptions`; only `queries` holds SQL.
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod crm;

@@ -16,7 +16,7 @@ use dealstream::db::id::read_id;
 use dealstream::db::{Database, migrate};
 use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
-use dealstream::{api, demo, events, http, telemetry};
+use dealstream::{api, audit, demo, events, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,6 +49,9 @@ enum Command {
         #[arg(long, value_name = "ID")]
         tenant: Option<String>,
     },
+    /// Prove the audit trail whole, and sign it
+    #[command(subcommand)]
+    Audit(audit::command::Command),
     /// Fill the database with lifelike tenants, to try things or to measure them
     Demo(demo::Size),
     /// The keys that sign access tokens
@@ -136,6 +139,14 @@ fn run() -> Result<(), String> {
             Command::Migrate => Ok(()),
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Keys(command) => keys(&config, &url, &command).await,
+            Command::Audit(command) => {
+                let db = Database::new(&url, 2, Duration::from_secs(10))?;
+                migrate::verify_isolation(&db).await?;
+                let vault = config.jwt_secret.as_ref().map(|_| app::vault(&config));
+                let (vault, file) = (vault.transpose()?, config.audit_checkpoints());
+                println!("{}", audit::command::run(command, &db, vault.as_ref(), &file).await?);
+                Ok(())
+            }
             Command::Demo(size) => {
                 // Nobody signs in meanwhile, so no secret need be given for it.
                 let unused = || format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()).into();
@@ -245,8 +256,12 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
     if let Some(tls) = tls {
         tokio::spawn(tls.follow(http::tls::LOOK, app.shutdown.clone()));
     }
-    let http = Http::of(app, settings);
+    let http = Http::of(app.clone(), settings);
     http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
+    // What was done until now is signed as well.
+    if let Err(error) = app.checkpoints.round(&app.db).await {
+        tracing::error!(?error, "the audit trail's last checkpoints could not be written");
+    }
     Ok(())
 }
 

@@ -150,6 +150,12 @@ impl Vault {
         Zeroizing::new(expand(self.current.key.expose_secret(), purpose))
     }
 
+    /// As [`Vault::derive`] from each master key, the current one first: for checking what was made under an older one.
+    pub fn derive_of_each(&self, purpose: &str) -> impl Iterator<Item = Zeroizing<[u8; KEY]>> {
+        self.keys()
+            .map(move |key| Zeroizing::new(expand(key.key.expose_secret(), purpose)))
+    }
+
     fn keys(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.current).chain(&self.older)
     }

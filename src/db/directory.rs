@@ -372,6 +372,33 @@ async fn writing<T>(
     }
 }
 
+/// The head of a tenant's audit trail.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct AuditHead {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant_id: Uuid,
+    /// How many entries there are.
+    #[diesel(sql_type = BigInt)]
+    pub sequence: i64,
+    /// The hash of the last.
+    #[diesel(sql_type = Bytea)]
+    pub hash: Vec<u8>,
+}
+
+/// The heads of all tenants' audit trails that have begun, in the order of the tenants' ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn audit_heads(db: &Database) -> Result<Vec<AuditHead>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let all = "SELECT tenant_id, audit_sequence AS sequence, audit_hash AS hash FROM histories
+                    WHERE audit_sequence > 0 ORDER BY tenant_id";
+        Ok(statement(all).load(&mut &*conn).await?)
+    });
+    found.await
+}
+
 /// Runs `work` in a read-only transaction of the directory's role.
 pub(super) async fn conn_transaction<T>(
     connection: &mut Connection,

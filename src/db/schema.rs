@@ -121,6 +121,9 @@ diesel::table! {
         epoch -> Int8,
         position -> Int8,
         trimmed -> Int8,
+        audit_sequence -> Int8,
+        audit_hash -> Bytea,
+        audit_previous -> Bytea,
     }
 }
 
@@ -170,6 +173,26 @@ diesel::table! {
         sealed -> Bytea,
         created_at -> Timestamptz,
         signs_from -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    audit_entries (tenant_id, sequence) {
+        tenant_id -> Uuid,
+        sequence -> Int8,
+        id -> Uuid,
+        occurred_at -> Timestamptz,
+        actor_kind -> Text,
+        actor_id -> Nullable<Uuid>,
+        entity -> Text,
+        record_id -> Uuid,
+        kind -> Text,
+        detail -> Text,
+        ip -> Nullable<Text>,
+        user_agent -> Nullable<Text>,
+        request_id -> Nullable<Text>,
+        previous_hash -> Bytea,
+        hash -> Bytea,
     }
 }
 
@@ -321,6 +344,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     api_keys,
+    audit_entries,
     companies,
     contacts,
     custom_roles,

@@ -9,6 +9,7 @@ pub mod hints;
 mod known;
 pub mod position;
 pub mod retention;
+pub mod trail;
 pub mod work;
 
 use chrono::{DateTime, Utc};

@@ -2,14 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bytea, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::ops::Deref;
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::{Hub, Position};
+use super::{Hub, Position, trail};
+use crate::auth::Origin;
 use crate::db::Database;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Sight;
@@ -17,9 +20,15 @@ use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Result};
 
+/// Who acts when it is a user.
+const USER: &str = "USER";
+/// Who acts when it is the server itself.
+const SYSTEM: &str = "SYSTEM";
+
 /// A change to be recorded. Its position is given at the end of the transaction.
 #[derive(Debug)]
 pub struct Change {
+    id: Uuid,
     occurred_at: DateTime<Utc>,
     actor_id: Option<Uuid>,
     entity: &'static str,
@@ -37,41 +46,85 @@ pub struct Answer<'a> {
     pub answer: serde_json::Value,
 }
 
-const APPEND: &str = "
-    WITH counted AS (
-        UPDATE histories SET position = position + ? RETURNING epoch, position
-    ), appended AS (
-        INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
-        SELECT counted.position - ? + new.ord, new.id, new.occurred_at, new.actor_id, new.entity, new.record_id,
-               new.kind, new.change
-          FROM counted, unnest(?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
-               AS new (id, occurred_at, actor_id, entity, record_id, kind, change, ord)
-    )
-    SELECT epoch, position FROM counted";
+/// An entry of the trail that is not chained yet.
+#[derive(Debug)]
+struct Noted {
+    id: Uuid,
+    occurred_at: DateTime<Utc>,
+    actor_kind: &'static str,
+    actor_id: Option<Uuid>,
+    entity: &'static str,
+    record_id: Uuid,
+    kind: &'static str,
+    detail: String,
+}
 
-const APPEND_AND_KEEP: &str = "
+/// The counter is bumped, the history appended to and the trail chained by one statement: where the row of the counter
+/// is locked, the head of the chain is known.
+macro_rules! append {
+    ($kept:literal) => {
+        concat!(
+            "
     WITH counted AS (
-        UPDATE histories SET position = position + ? RETURNING epoch, position
+        UPDATE histories
+           SET position = position + ?,
+               audit_sequence = audit_sequence + ?,
+               audit_previous = audit_hash,
+               audit_hash = coalesce((audit_chain(audit_hash, audit_sequence, ?))[?], audit_hash)
+        RETURNING epoch, position, audit_sequence, audit_previous
     ), appended AS (
         INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
         SELECT counted.position - ? + new.ord, new.id, new.occurred_at, new.actor_id, new.entity, new.record_id,
                new.kind, new.change
           FROM counted, unnest(?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
                AS new (id, occurred_at, actor_id, entity, record_id, kind, change, ord)
-    ), kept AS (
+    ), audited AS (
+        INSERT INTO audit_entries (sequence, id, occurred_at, actor_kind, actor_id, entity, record_id, kind, detail,
+                                   ip, user_agent, request_id, previous_hash, hash)
+        SELECT counted.audit_sequence - ? + new.ord, new.id, new.occurred_at, new.actor_kind, new.actor_id, new.entity,
+               new.record_id, new.kind, new.detail, ?, ?, ?,
+               coalesce(lag(new.hash) OVER (ORDER BY new.ord), counted.audit_previous), new.hash
+          FROM counted, unnest(?, ?, ?, ?, ?, ?, ?, ?, audit_chain(counted.audit_previous, counted.audit_sequence - ?, ?))
+               WITH ORDINALITY
+               AS new (id, occurred_at, actor_kind, actor_id, entity, record_id, kind, detail, hash, ord)
+    )",
+            $kept,
+            "
+    SELECT epoch, position FROM counted"
+        )
+    };
+}
+
+const APPEND: &str = append!("");
+
+const APPEND_AND_KEEP: &str = append!(
+    ", kept AS (
         INSERT INTO idempotency_keys
                (actor_id, key, operation, input_hash, answer, epoch, position, created_at)
         SELECT ?, ?, ?, ?, ?, epoch, position, ? FROM counted
-    )
-    SELECT epoch, position FROM counted";
+    )"
+);
 
 /// A transaction of one tenant on behalf of one user, which records what it changes.
 pub struct Work {
     tx: Transaction,
     hub: Arc<Hub>,
     actor_id: Option<Uuid>,
+    /// What acts when it is no user.
+    agent: &'static str,
+    origin: Origin,
     now: DateTime<Utc>,
     changes: Vec<Change>,
+    notes: Vec<Noted>,
+    summary: Option<Summary>,
+}
+
+/// Many changes that the trail tells of as one.
+struct Summary {
+    kind: &'static str,
+    changes: i64,
+    /// Of their digests, one after the other.
+    digest: Sha256,
 }
 
 impl Deref for Work {
@@ -110,9 +163,37 @@ impl Work {
             tx,
             hub,
             actor_id,
+            agent: SYSTEM,
+            origin: Origin::default(),
             now: now(),
             changes: Vec::new(),
+            notes: Vec::new(),
+            summary: None,
         }
+    }
+
+    /// Says where the request came from that this is done for.
+    #[must_use]
+    pub fn coming_from(mut self, origin: &Origin) -> Self {
+        self.origin = origin.clone();
+        self
+    }
+
+    /// Says what acts, when it is neither a user nor the server itself: for example `API_KEY`, whose id then is the actor's.
+    #[must_use]
+    pub fn by(mut self, agent: &'static str) -> Self {
+        self.agent = agent;
+        self
+    }
+
+    /// From now on the trail has one entry of this kind for each [`Work::append`], with the number of changes and a digest
+    /// of them, rather than one for each change: for bulk work, whose changes are told by what was loaded.
+    pub fn sum_up(&mut self, kind: &'static str) {
+        self.summary = Some(Summary {
+            kind,
+            changes: 0,
+            digest: Sha256::new(),
+        });
     }
 
     /// The user on whose behalf this is done.
@@ -131,13 +212,23 @@ impl Work {
         self.now = now;
     }
 
-    /// Records what happened to a record; `change` is kept as JSON.
+    /// Records what happened to a record, in the history and in the audit trail; `change` is kept as JSON. Nothing secret
+    /// may be in it.
     ///
     /// # Errors
     /// Only when `change` cannot be written as JSON, which is a fault of ours.
     pub fn record<T: Kind>(&mut self, id: Id<T>, kind: &'static str, change: &impl Serialize) -> Result<()> {
         let change = serde_json::to_value(change).map_err(Error::internal)?;
+        let event_id = Uuid::now_v7();
+        self.audit(
+            event_id,
+            T::PREFIX,
+            id.uuid(),
+            kind,
+            &trail::detail(kind, &change),
+        );
         self.changes.push(Change {
+            id: event_id,
             occurred_at: self.now,
             actor_id: self.actor_id,
             entity: T::PREFIX,
@@ -146,6 +237,64 @@ impl Work {
             change,
         });
         Ok(())
+    }
+
+    /// Records in the audit trail only what changes no record: that something was refused, or looked at.
+    pub fn note<T: Kind>(&mut self, id: Id<T>, kind: &'static str, detail: &serde_json::Value) {
+        self.audit(Uuid::now_v7(), T::PREFIX, id.uuid(), kind, detail);
+    }
+
+    fn audit(
+        &mut self,
+        id: Uuid,
+        entity: &'static str,
+        record_id: Uuid,
+        kind: &'static str,
+        detail: &serde_json::Value,
+    ) {
+        let noted = Noted {
+            id,
+            occurred_at: self.now,
+            actor_kind: if self.agent == SYSTEM && self.actor_id.is_some() {
+                USER
+            } else {
+                self.agent
+            },
+            actor_id: self.actor_id,
+            entity,
+            record_id,
+            kind,
+            detail: detail.to_string(),
+        };
+        match &mut self.summary {
+            Some(summary) => {
+                summary.changes += 1;
+                summary
+                    .digest
+                    .update(noted.digest(self.tx.tenant(), None, &self.origin));
+            }
+            None => self.notes.push(noted),
+        }
+    }
+
+    /// What the trail is to be told by the next append.
+    fn notes(&mut self) -> Vec<Noted> {
+        if let Some(summary) = self.summary.as_mut().filter(|summary| summary.changes > 0) {
+            let digest = std::mem::take(&mut summary.digest).finalize();
+            let detail =
+                json!({ "changes": std::mem::take(&mut summary.changes), "sha256": trail::hex(&digest) });
+            self.notes.push(Noted {
+                id: Uuid::now_v7(),
+                occurred_at: now(),
+                actor_kind: self.agent,
+                actor_id: None,
+                entity: "tenant",
+                record_id: self.tx.tenant(),
+                kind: summary.kind,
+                detail: detail.to_string(),
+            });
+        }
+        std::mem::take(&mut self.notes)
     }
 
     /// Gives the recorded changes their positions. The last statement of the transaction: it locks the tenant's counter
@@ -164,7 +313,15 @@ impl Work {
     /// A unique violation on the answer's key when it has been taken meanwhile: the transaction is then void.
     pub async fn append_and_keep(&mut self, answer: Option<Answer<'_>>) -> Result<Position> {
         let changes = std::mem::take(&mut self.changes);
-        let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+        let notes = self.notes();
+        let ip = self.origin.ip.map(|ip| ip.to_string());
+        let tenant = self.tx.tenant();
+        let digests: Vec<Vec<u8>> = notes
+            .iter()
+            .map(|noted| noted.digest(tenant, ip.as_deref(), &self.origin).to_vec())
+            .collect();
+        let noted = digests.len() as i64;
+        let ids: Vec<Uuid> = changes.iter().map(|change| change.id).collect();
         let moments: Vec<DateTime<Utc>> = changes.iter().map(|change| change.occurred_at).collect();
         let actors: Vec<Option<Uuid>> = changes.iter().map(|change| change.actor_id).collect();
         let entities: Vec<&str> = changes.iter().map(|change| change.entity).collect();
@@ -177,6 +334,9 @@ impl Work {
             Some(_) => APPEND_AND_KEEP,
         })
         .bind::<BigInt, _>(count)
+        .bind::<BigInt, _>(noted)
+        .bind::<Array<Bytea>, _>(digests.clone())
+        .bind::<Integer, _>(noted as i32)
         .bind::<BigInt, _>(count)
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Array<Timestamptz>, _>(moments)
@@ -184,7 +344,21 @@ impl Work {
         .bind::<Array<Text>, _>(entities)
         .bind::<Array<SqlUuid>, _>(records)
         .bind::<Array<Text>, _>(kinds)
-        .bind::<Array<Jsonb>, _>(bodies);
+        .bind::<Array<Jsonb>, _>(bodies)
+        .bind::<BigInt, _>(noted)
+        .bind::<Nullable<Text>, _>(ip.as_deref())
+        .bind::<Nullable<Text>, _>(self.origin.user_agent.as_deref())
+        .bind::<Nullable<Text>, _>(request_id(&self.origin))
+        .column::<SqlUuid, _, _>(&notes, |noted| noted.id)
+        .column::<Timestamptz, _, _>(&notes, |noted| noted.occurred_at)
+        .column::<Text, _, _>(&notes, |noted| noted.actor_kind)
+        .column::<Nullable<SqlUuid>, _, _>(&notes, |noted| noted.actor_id)
+        .column::<Text, _, _>(&notes, |noted| noted.entity)
+        .column::<SqlUuid, _, _>(&notes, |noted| noted.record_id)
+        .column::<Text, _, _>(&notes, |noted| noted.kind)
+        .column::<Text, _, _>(&notes, |noted| &noted.detail)
+        .bind::<BigInt, _>(noted)
+        .bind::<Array<Bytea>, _>(digests);
         let append = match answer {
             None => append,
             Some(answer) => append
@@ -212,6 +386,30 @@ impl Work {
         self.hub.tell(tenant, position);
         Ok(())
     }
+}
+
+impl Noted {
+    fn digest(&self, tenant: Uuid, ip: Option<&str>, origin: &Origin) -> trail::Hash {
+        let entry = trail::Entry {
+            id: self.id,
+            occurred_at: self.occurred_at,
+            actor_kind: self.actor_kind,
+            actor_id: self.actor_id,
+            entity: self.entity,
+            record_id: self.record_id,
+            kind: self.kind,
+            detail: &self.detail,
+            ip,
+            user_agent: origin.user_agent.as_deref(),
+            request_id: request_id(origin),
+        };
+        entry.digest(tenant)
+    }
+}
+
+/// What the server does by itself has none.
+fn request_id(origin: &Origin) -> Option<&str> {
+    Some(origin.request_id.as_str()).filter(|id| !id.is_empty())
 }
 
 /// The current time in the database's precision, so that a value read back equals the one written.

@@ -211,7 +211,8 @@ impl Session {
         let viewer = self.viewer()?;
         // What is read after a change must show it, and a mutation needs no second connection meanwhile.
         self.finish();
-        Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await
+        let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
+        Ok(work.coming_from(&self.origin))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod architecture;
+mod audit;
 mod budget;
 mod canary;
 mod companies;

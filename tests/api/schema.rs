@@ -207,6 +207,7 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("createInteraction", Some(P::InteractionsWrite)),
         ("updateInteraction", Some(P::InteractionsWrite)),
         ("completeInteraction", Some(P::InteractionsWrite)),
+        ("auditEvents", Some(P::AuditRead)),
         ("deleteInteraction", Some(P::InteractionsDelete)),
         ("apiKeys", Some(P::ApiKeysWrite)),
         ("createApiKey", Some(P::ApiKeysWrite)),

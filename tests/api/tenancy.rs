@@ -261,6 +261,9 @@ async fn fill(app: &TestApp, client: &Client) {
     app.superuser().await.batch_execute(&sql).await.unwrap();
 }
 
+/// Tables of which the runtime role may change nothing at all.
+const ONLY_ADDED_TO: [&str; 1] = ["audit_entries"];
+
 /// The tables that the runtime role may read.
 async fn tables(app: &TestApp) -> Vec<String> {
     let sql = format!("SELECT c.relname::text {TABLES} {OF_TENANTS}");
@@ -337,6 +340,10 @@ async fn a_row_can_neither_be_given_to_another_tenant_nor_taken_from_it() {
             .await
             .unwrap_err();
         let given = given.as_db_error().unwrap().message().to_owned();
+        if ONLY_ADDED_TO.contains(&table.as_str()) {
+            assert!(given.contains("permission denied"), "{table}: {given}");
+            continue;
+        }
         assert!(given.contains("row-level security"), "{table}: {given}");
         for taken in [
             format!("UPDATE {table} SET {column} = '{own}' WHERE {column} = '{other}'"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_graphql::{Request, Variables};
 use dealstream::app::App;
 use dealstream::auth::token::Grant;
-use dealstream::auth::{Rights, Role, Viewer};
+use dealstream::auth::{Origin, Rights, Role, Viewer};
 use dealstream::config::Config;
 use dealstream::db::id::Id;
 use dealstream::db::migrate;
@@ -96,6 +96,7 @@ impl TestApp {
             live: self.live.clone(),
             viewer: None,
             idempotency_key: None,
+            origin: Origin::default(),
         }
     }
 
@@ -207,6 +208,7 @@ impl TestApp {
             live: self.live.clone(),
             viewer: Some(viewer),
             idempotency_key: None,
+            origin: Origin::default(),
         }
     }
 }
@@ -218,6 +220,7 @@ pub struct Client {
     pub live: Arc<Live>,
     viewer: Option<Viewer>,
     idempotency_key: Option<String>,
+    origin: Origin,
 }
 
 impl Client {
@@ -279,12 +282,21 @@ impl Client {
         }
     }
 
+    /// The same client at another address, or with another request.
+    pub fn with_origin(&self, origin: Origin) -> Self {
+        Self {
+            origin,
+            ..self.clone()
+        }
+    }
+
     /// A session, as the server makes one for each request.
     pub fn session(&self) -> Arc<Session> {
         Arc::new(
             self.app
                 .session(self.viewer.clone())
-                .with_idempotency_key(self.idempotency_key.clone()),
+                .with_idempotency_key(self.idempotency_key.clone())
+                .with_origin(self.origin.clone()),
         )
     }
 

@@ -203,6 +203,10 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
     if matches!(root, "node" | "nodes") {
         return KINDS.to_vec();
     }
+    if last == "recordId" {
+        // Of any kind that the history tells of.
+        return KINDS.into_iter().filter(|kind| *kind != "stage_change").collect();
+    }
     let kind = if let Some(kind) = of.strip_suffix("IdFilter") {
         one(&(kind[..1].to_lowercase() + &kind[1..]))
     } else if last == "id" {
@@ -322,7 +326,7 @@ pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
         "signOut" | "viewer" | "tenant" | "users" | "invitations" | "companies" | "contacts"
-        | "pipelines" | "deals" | "interactions" | "apiKeys" => {
+        | "pipelines" | "deals" | "interactions" | "apiKeys" | "auditEvents" => {
             return json!({});
         }
         "user" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {

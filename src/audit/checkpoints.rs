@@ -1,0 +1,293 @@
+//! Checkpoints: the heads of the chains, signed and kept outside the database.
+//!
+//! Whoever can rewrite the database can rewrite a chain and compute all its hashes anew. What they cannot do is sign:
+//! from time to time, at the end of the server and by command, the head of every chain that has grown is signed with
+//! Ed25519 and appended to a file, and told to the log (target `audit.checkpoint`), from where it can be shipped to a
+//! place that nobody here can write to. A chain that no longer leads through a checkpoint has been rewritten or cut off.
+//! What happened since the last checkpoint is only as safe as the database.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::SecondsFormat;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::crypto::Vault;
+use crate::db::id::{read_id, write_id};
+use crate::db::{Database, directory};
+use crate::error::{Error, Result};
+use crate::events::trail::hex;
+use crate::events::work::now;
+
+/// What the vault derives the signing key for.
+const PURPOSE: &str = "audit checkpoint";
+
+/// The head of a chain at a moment, signed: a line of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// When it was signed, by RFC 3339.
+    pub at: String,
+    pub tenant: String,
+    /// How many entries the chain has.
+    pub sequence: i64,
+    /// The hash of the last of them, in hexadecimal digits.
+    pub hash: String,
+    /// The public key, in URL-safe base64.
+    pub key: String,
+    /// Ed25519 over [`Checkpoint::message`], in URL-safe base64.
+    pub signature: String,
+}
+
+impl Checkpoint {
+    /// What is signed: these lines, without an end of line after the last.
+    fn message(&self) -> String {
+        let Self {
+            at,
+            tenant,
+            sequence,
+            hash,
+            ..
+        } = self;
+        format!("dealstream audit checkpoint 1\n{at}\n{tenant}\n{sequence}\n{hash}")
+    }
+
+    /// Whether it was signed with one of these keys.
+    pub fn is_signed_with(&self, keys: &[PublicKey]) -> bool {
+        let Ok(key) = self.key.parse::<PublicKey>() else {
+            return false;
+        };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(&self.signature) else {
+            return false;
+        };
+        let signed = UnparsedPublicKey::new(&ED25519, key.0).verify(self.message().as_bytes(), &signature);
+        keys.contains(&key) && signed.is_ok()
+    }
+
+    /// The tenant whose chain it is of.
+    pub fn tenant(&self) -> Option<Uuid> {
+        read_id(&self.tenant)
+            .filter(|(kind, _)| *kind == "tenant")
+            .map(|(_, id)| id)
+    }
+}
+
+/// A key that checkpoints are checked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl std::str::FromStr for PublicKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or_else(|| "a public key is 32 bytes in URL-safe base64".to_owned())
+    }
+}
+
+impl std::fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// The public keys that belong to the master keys of a vault: the current one first, and those of older ones, which have
+/// signed before.
+///
+/// # Errors
+/// Only for faults of ours.
+pub fn public_keys(vault: &Vault) -> Result<Vec<PublicKey>> {
+    vault
+        .derive_of_each(PURPOSE)
+        .map(|seed| public_key(&pair(&*seed)?))
+        .collect()
+}
+
+fn pair(seed: &[u8]) -> Result<Ed25519KeyPair> {
+    Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Error::internal("a seed that is none"))
+}
+
+fn public_key(pair: &Ed25519KeyPair) -> Result<PublicKey> {
+    let bytes = pair.public_key().as_ref().try_into();
+    bytes.map(PublicKey).map_err(Error::internal)
+}
+
+/// Signs the heads of chains, and keeps them in a file.
+pub struct Checkpoints {
+    pair: Ed25519KeyPair,
+    key: PublicKey,
+    path: PathBuf,
+    /// How long each chain was when it was signed last; nothing before the file has been looked at.
+    told: Mutex<Option<HashMap<Uuid, i64>>>,
+}
+
+impl Checkpoints {
+    /// Signs with the key that the vault derives, and appends to this file.
+    ///
+    /// # Errors
+    /// Only for faults of ours.
+    pub fn new(vault: &Vault, path: PathBuf) -> Result<Arc<Self>> {
+        let pair = pair(&*vault.derive(PURPOSE))?;
+        Ok(Arc::new(Self {
+            key: public_key(&pair)?,
+            pair,
+            path,
+            told: Mutex::default(),
+        }))
+    }
+
+    /// The key that the checkpoints are to be checked with.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Signs every chain that has grown since the last time, so often until `shutdown`.
+    pub async fn go(self: Arc<Self>, db: Database, every: Duration, shutdown: CancellationToken) {
+        while shutdown
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_some()
+        {
+            if let Err(error) = self.round(&db).await {
+                tracing::warn!(
+                    ?error,
+                    "the audit trail's checkpoints cannot be written; trying on"
+                );
+            }
+        }
+    }
+
+    /// Signs every chain that has grown since the last time. Answers how many there were.
+    ///
+    /// # Errors
+    /// When the database fails, or the file cannot be written to.
+    pub async fn round(self: &Arc<Self>, db: &Database) -> Result<usize> {
+        let heads = directory::audit_heads(db).await?;
+        let this = self.clone();
+        // Files are waited for elsewhere.
+        tokio::task::spawn_blocking(move || this.sign(heads))
+            .await
+            .map_err(Error::internal)?
+    }
+
+    fn sign(&self, heads: Vec<directory::AuditHead>) -> Result<usize> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = match &mut *told {
+            Some(told) => told,
+            nothing => nothing.insert(self.known()?),
+        };
+        let at = now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let mut lines = String::new();
+        let grown: Vec<_> = heads
+            .into_iter()
+            .filter(|head| told.get(&head.tenant_id) != Some(&head.sequence))
+            .collect();
+        for head in &grown {
+            let mut checkpoint = Checkpoint {
+                at: at.clone(),
+                tenant: write_id("tenant", head.tenant_id),
+                sequence: head.sequence,
+                hash: hex(&head.hash),
+                key: self.key.to_string(),
+                signature: String::new(),
+            };
+            let signature = self.pair.sign(checkpoint.message().as_bytes());
+            checkpoint.signature = URL_SAFE_NO_PAD.encode(signature);
+            lines += &serde_json::to_string(&checkpoint).map_err(Error::internal)?;
+            lines.push('\n');
+            let Checkpoint {
+                tenant,
+                sequence,
+                hash,
+                signature,
+                ..
+            } = &checkpoint;
+            tracing::info!(target: "audit.checkpoint", %at, %tenant, sequence, %hash, key = %self.key, %signature, "checkpoint");
+        }
+        if grown.is_empty() {
+            return Ok(0);
+        }
+        self.append(&lines).map_err(|error| {
+            Error::internal(format!("{} cannot be written to: {error}", self.path.display()))
+        })?;
+        told.extend(grown.iter().map(|head| (head.tenant_id, head.sequence)));
+        Ok(grown.len())
+    }
+
+    fn append(&self, lines: &str) -> std::io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.path)?;
+        file.write_all(lines.as_bytes())?;
+        file.sync_data()
+    }
+
+    /// How long each chain was when the file was last written to.
+    fn known(&self) -> Result<HashMap<Uuid, i64>> {
+        let mut known = HashMap::new();
+        let own = std::slice::from_ref(&self.key);
+        let read = read(&self.path, |checkpoint, _| {
+            if let Some(tenant) = checkpoint.tenant().filter(|_| checkpoint.is_signed_with(own)) {
+                known.insert(tenant, checkpoint.sequence);
+            }
+        });
+        match read {
+            Ok(()) => Ok(known),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(known),
+            Err(error) => Err(Error::internal(format!(
+                "{} cannot be read: {error}",
+                self.path.display()
+            ))),
+        }
+    }
+}
+
+/// Goes through a file of checkpoints line by line; what is no checkpoint is told as one without a signature.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(path: &Path, mut each: impl FnMut(Checkpoint, usize)) -> std::io::Result<()> {
+    for (number, line) in BufReader::new(File::open(path)?).lines().enumerate() {
+        let line = line?;
+        if line.is_empty() {
+            continue;
+        }
+        let unreadable = || Checkpoint {
+            at: String::new(),
+            tenant: String::new(),
+            sequence: 0,
+            hash: String::new(),
+            key: String::new(),
+            signature: String::new(),
+        };
+        each(
+            serde_json::from_str(&line).unwrap_or_else(|_| unreadable()),
+            number + 1,
+        );
+    }
+    Ok(())
+}
