@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Schema, Services};
+use crate::audit::Checkpoints;
 use crate::auth::api_key::{self, ApiKeys};
 use crate::auth::keys::Keys;
 use crate::auth::token::{self, Tokens};

@@ -144,7 +144,10 @@ fn run() -> Result<(), String> {
                 migrate::verify_isolation(&db).await?;
                 let vault = config.jwt_secret.as_ref().map(|_| app::vault(&config));
                 let (vault, file) = (vault.transpose()?, config.audit_checkpoints());
-                println!("{}", audit::command::run(command, &db, vault.as_ref(), &file).await?);
+                println!(
+                    "{}",
+                    audit::command::run(command, &db, vault.as_ref(), &file).await?
+                );
                 Ok(())
             }
             Command::Demo(size) => {
