@@ -152,7 +152,6 @@ async fn every_mutation_leaves_entries_that_tell_who_did_what_when_and_from_wher
     for expected in [
         "createCompany",
         "updateDeal",
-        "moveDeal",
         "deleteInteraction",
         "updateTenant",
         "signOut",
