@@ -35,23 +35,19 @@ impl AuditEvent {
         self.occurred_at.into()
     }
 
-    /// What acted: `USER`, `API_KEY`, or `SYSTEM` for what Dealstream does by itself.
+    /// What acted: `USER`, `API_KEY` for a program that acted for a user, or `SYSTEM` for what Dealstream does by itself.
     async fn actor_kind(&self) -> &str {
         &self.actor_kind
     }
 
-    /// The user who acted; null when it was none, or when the user has been removed since.
+    /// The user who acted, or for whom a program did; null when there was none, or when they have been removed since.
     async fn actor(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
         ctx.relation::<UserById>(self.actor_id).await
     }
 
     /// The id of who acted, also when they have been removed since.
-    async fn actor_id(&self) -> Option<ID> {
-        let prefix = match self.actor_kind.as_str() {
-            "API_KEY" => "api_key",
-            _ => "user",
-        };
-        self.actor_id.map(|id| ID(write_id(prefix, id.uuid())))
+    async fn actor_id(&self) -> Option<Id<User>> {
+        self.actor_id
     }
 
     /// The kind of record that it is about, as ids begin with, for example `deal` or `session`.

@@ -179,7 +179,7 @@ impl Work {
         self
     }
 
-    /// Says what acts, when it is neither a user nor the server itself: for example `API_KEY`, whose id then is the actor's.
+    /// Says what acts, when it is neither a user nor the server itself: for example `API_KEY`, for its user.
     #[must_use]
     pub fn by(mut self, agent: &'static str) -> Self {
         self.agent = agent;

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use super::loader::{Batch, Loaders};
 use super::reach::{Belongs, Vision};
-use crate::auth::{Origin, Permission, Viewer};
+use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
 use crate::db::reach::Sight;
 use crate::db::session::Snapshot;
@@ -203,16 +203,28 @@ impl Session {
         lock(&self.reading).take();
     }
 
+    /// As [`Session::work`], beside what is being read: for noting in the audit trail who looks at what.
+    ///
+    /// # Errors
+    /// As [`Session::work`].
+    pub async fn work_aside(&self) -> Result<Work> {
+        let viewer = self.viewer()?;
+        let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
+        let work = work.coming_from(&self.origin);
+        Ok(match viewer.means {
+            Means::Session => work,
+            Means::ApiKey => work.by("API_KEY"),
+        })
+    }
+
     /// Begins to write in the viewer's tenant, on the viewer's behalf.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when nobody has signed in, [`Error::Unavailable`] without a connection.
     pub async fn work(&self) -> Result<Work> {
-        let viewer = self.viewer()?;
         // What is read after a change must show it, and a mutation needs no second connection meanwhile.
         self.finish();
-        let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
-        Ok(work.coming_from(&self.origin))
+        self.work_aside().await
     }
 }
 
