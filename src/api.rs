@@ -32,7 +32,10 @@ use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
-use crate::identity::{IdentityMutation, IdentityQuery, Tenant, TenantById, User, UserById};
+use crate::identity::{
+    CustomRole, CustomRoleById, IdentityMutation, IdentityQuery, RoleMutation, RoleQuery, Team, TeamById,
+    TeamMutation, TeamQuery, Tenant, TenantById, User, UserById,
+};
 use crate::mail::Mail;
 
 /// The schema of Dealstream.
@@ -42,6 +45,8 @@ pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 #[derive(MergedObject, Default)]
 pub struct Query(
     IdentityQuery,
+    RoleQuery,
+    TeamQuery,
     ApiKeyQuery,
     InvitationQuery,
     CompanyQuery,
@@ -58,6 +63,8 @@ pub struct Query(
 pub struct Mutation(
     FoundingMutation,
     IdentityMutation,
+    RoleMutation,
+    TeamMutation,
     ApiKeyMutation,
     InvitationMutation,
     CompanyMutation,
@@ -88,6 +95,8 @@ pub enum Node {
     Tenant(Arc<Tenant>),
     User(Arc<User>),
     Invitation(Arc<Invitation>),
+    CustomRole(Arc<CustomRole>),
+    Team(Arc<Team>),
     Company(Arc<Company>),
     Contact(Arc<Contact>),
     Pipeline(Arc<Pipeline>),
@@ -116,6 +125,8 @@ async fn find_node(ctx: &Context<'_>, id: &str) -> Option<Result<Node>> {
         Tenant::PREFIX => find::<TenantById>(ctx, Permission::TenantRead, uuid).await,
         User::PREFIX => find::<UserById>(ctx, Permission::UsersRead, uuid).await,
         Invitation::PREFIX => find::<InvitationById>(ctx, Permission::UsersWrite, uuid).await,
+        CustomRole::PREFIX => find::<CustomRoleById>(ctx, Permission::UsersRead, uuid).await,
+        Team::PREFIX => find::<TeamById>(ctx, Permission::UsersRead, uuid).await,
         Company::PREFIX => find::<CompanyById>(ctx, Permission::CompaniesRead, uuid).await,
         Contact::PREFIX => find::<ContactById>(ctx, Permission::ContactsRead, uuid).await,
         Pipeline::PREFIX => find::<PipelineById>(ctx, Permission::PipelinesRead, uuid).await,
@@ -173,6 +184,8 @@ pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
         "tenant" | "Tenant" => Tenant::PREFIX,
         "user" | "User" | "owner" => User::PREFIX,
         "invitation" | "Invitation" => Invitation::PREFIX,
+        "role" | "customRole" | "CustomRole" => CustomRole::PREFIX,
+        "team" | "Team" => Team::PREFIX,
         "company" | "Company" => Company::PREFIX,
         "contact" | "Contact" => Contact::PREFIX,
         "pipeline" | "Pipeline" => Pipeline::PREFIX,

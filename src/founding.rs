@@ -95,11 +95,12 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
         password_hash: password::hash(input.password).await?,
     };
     let (mut work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;
+    let rights = identity::rights_of(&work, &user).await?;
     let session_id = identity::new_session(&work).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(SignedIn {
-        rights: identity::rights_of(&user),
+        rights,
         tenant,
         user,
         session_id,

@@ -16,7 +16,7 @@ use crate::events::{Event, Position};
 use crate::graphql::change::{Change, ChangeKind, Followed, is_visible};
 use crate::graphql::stream::{self, Frames, MustRefetch, UpToDate};
 use crate::graphql::{ContextExt, Session};
-use crate::identity::{Tenant, User, UserById};
+use crate::identity::{CustomRole, Team, Tenant, User, UserById};
 
 /// The kinds of record that `changes` tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -25,6 +25,10 @@ pub enum RecordType {
     Tenant,
     /// Users.
     User,
+    /// Roles of the tenant's own.
+    Role,
+    /// Teams.
+    Team,
     /// Companies.
     Company,
     /// Contacts.
@@ -185,6 +189,8 @@ fn followed(event: &Event) -> Option<Following> {
     Some(match event.entity.as_str() {
         Tenant::PREFIX => of::<Tenant>(RecordType::Tenant),
         User::PREFIX => of::<User>(RecordType::User),
+        CustomRole::PREFIX => of::<CustomRole>(RecordType::Role),
+        Team::PREFIX => of::<Team>(RecordType::Team),
         Company::PREFIX => of::<Company>(RecordType::Company),
         Contact::PREFIX => of::<Contact>(RecordType::Contact),
         Pipeline::PREFIX => of::<Pipeline>(RecordType::Pipeline),

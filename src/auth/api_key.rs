@@ -96,13 +96,17 @@ impl ApiKeys {
 /// Who acts with a key: its user, with no more rights than the key was given and the user has.
 fn viewer(key: UsedApiKey) -> Result<Viewer> {
     let role: Role = key.role.parse().map_err(Error::internal)?;
+    let rights = match key.custom_role_id {
+        None => Rights::of(role),
+        Some(_) => Rights::kept(role, key.custom_role_id, &key.permissions, &key.scopes),
+    };
     Ok(Viewer {
         tenant_id: key.tenant_id,
         user_id: key.user_id,
         session_id: key.id,
         token_id: uuid_at(key.as_of),
         means: Means::ApiKey,
-        rights: Arc::new(Rights::of(role).only(Permissions::from_scope(&key.scope))),
+        rights: Arc::new(rights.only(Permissions::from_scope(&key.scope))),
         expires_at: key.expires_at,
     })
 }

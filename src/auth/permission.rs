@@ -16,8 +16,10 @@ text_enum! {
         Sales = "SALES",
         /// Companies, contacts and interactions; deals to read.
         Marketing = "MARKETING",
-        /// Everything to read, nothing to change.
+        /// Everything to read, nothing to change; contact details are masked.
         Viewer = "VIEWER",
+        /// What a role of the tenant's own permits, and nothing else.
+        Custom = "CUSTOM",
     }
 }
 
@@ -90,6 +92,15 @@ impl Permission {
 }
 
 impl Role {
+    /// The roles that every tenant has.
+    pub const BUILT_IN: [Self; 5] = [
+        Self::Admin,
+        Self::Manager,
+        Self::Sales,
+        Self::Marketing,
+        Self::Viewer,
+    ];
+
     /// Whether this role permits it. One line a role; what is not named is not permitted.
     pub fn permits(self, permission: Permission) -> bool {
         use Permission as P;
@@ -126,6 +137,8 @@ impl Role {
                     )
             }
             Self::Viewer => reads && permission != P::ContactDetailsRead,
+            // By itself it is but a word.
+            Self::Custom => false,
         }
     }
 

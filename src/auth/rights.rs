@@ -120,6 +120,17 @@ impl Rights {
         }
     }
 
+    /// Rights of a tenant's own making as the database keeps them: names of permissions, and scopes in the order of the kinds
+    /// of record. What is unknown grants nothing, what is missing reaches the least.
+    pub fn kept(role: Role, custom_role: Option<Uuid>, permissions: &[String], scopes: &[String]) -> Self {
+        let permissions = permissions.iter().filter_map(|name| name.parse().ok()).collect();
+        let reach = (Resource::ALL.iter().enumerate()).fold(Reach::ALL, |reach, (at, resource)| {
+            let scope = scopes.get(at).and_then(|scope| scope.parse().ok());
+            reach.with(*resource, scope.unwrap_or(Scope::Own))
+        });
+        Self::custom(role, custom_role, permissions, reach)
+    }
+
     /// The same rights, of the permissions only those that are among `permissions` too.
     #[must_use]
     pub fn only(&self, permissions: Permissions) -> Self {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
@@ -321,6 +321,13 @@ pub struct UsedApiKey {
     pub user_id: Uuid,
     #[diesel(sql_type = Text)]
     pub role: String,
+    /// The role of the tenant's own that the user has, its permissions, and its scopes in the order of the kinds of record.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub custom_role_id: Option<Uuid>,
+    #[diesel(sql_type = Array<Text>)]
+    pub permissions: Vec<String>,
+    #[diesel(sql_type = Array<Text>)]
+    pub scopes: Vec<String>,
     #[diesel(sql_type = Text)]
     pub scope: String,
     #[diesel(sql_type = Timestamptz)]
@@ -340,10 +347,15 @@ pub async fn use_api_key(db: &Database, hash: &[u8]) -> Result<Option<UsedApiKey
     writing(&mut conn, async |conn| {
         let used = statement(
             "UPDATE api_keys SET last_used_at = date_trunc('minute', now())
-               FROM users
+               FROM users LEFT JOIN custom_roles ON custom_roles.tenant_id = users.tenant_id
+                                                AND custom_roles.id = users.custom_role_id
               WHERE api_keys.hash = ? AND api_keys.expires_at > now()
                 AND users.tenant_id = api_keys.tenant_id AND users.id = api_keys.user_id AND users.is_active
-             RETURNING api_keys.tenant_id, api_keys.id, api_keys.user_id, users.role, api_keys.scope, api_keys.expires_at,
+             RETURNING api_keys.tenant_id, api_keys.id, api_keys.user_id, users.role, users.custom_role_id,
+                       coalesce(custom_roles.permissions, '{}') AS permissions,
+                       array_remove(ARRAY[custom_roles.companies_scope, custom_roles.contacts_scope, custom_roles.deals_scope,
+                             custom_roles.interactions_scope], NULL) AS scopes,
+                       api_keys.scope, api_keys.expires_at,
                        now() - interval '5 seconds' AS as_of",
         )
         .bind::<Bytea, _>(hash);

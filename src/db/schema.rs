@@ -52,6 +52,7 @@ diesel::table! {
         invited_by_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
+        custom_role_id -> Nullable<Uuid>,
     }
 }
 

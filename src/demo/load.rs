@@ -108,6 +108,7 @@ async fn join(work: &mut Work, person: Person, password_hash: &str) -> Result<Us
         name: person.name,
         email: person.email,
         role: person.role,
+        custom_role_id: None,
         is_active: true,
         created_at: work.now(),
         updated_at: work.now(),
@@ -123,7 +124,7 @@ fn sellers(users: &[User]) -> Vec<Id<User>> {
     let share = |role| match role {
         Role::Sales => 3,
         Role::Admin | Role::Manager => 1,
-        Role::Marketing | Role::Viewer => 0,
+        Role::Marketing | Role::Viewer | Role::Custom => 0,
     };
     users
         .iter()

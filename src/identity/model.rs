@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::roles::CustomRole;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
@@ -37,6 +38,8 @@ pub struct User {
     /// In lower case.
     pub email: String,
     pub role: Role,
+    /// There when, and only when, the role is one of the tenant's own.
+    pub custom_role_id: Option<Id<CustomRole>>,
     pub is_active: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -76,7 +79,7 @@ impl Followed for Tenant {
 
 impl Followed for User {
     const READ: Permission = Permission::UsersRead;
-    const FIELDS: &'static [&'static str] = &["name", "email", "role", "isActive"];
+    const FIELDS: &'static [&'static str] = &["name", "email", "role", "customRoleId", "isActive"];
 }
 
 /// What users can be sorted by.

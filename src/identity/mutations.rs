@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::model::Session;
 use super::queries;
+use super::roles::{self, CustomRole, check_grant, rights_of};
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
 use crate::auth::strength::Rules;
@@ -64,8 +65,10 @@ pub struct CreateUserInput {
     /// signs in with this address already, because they belong to another tenant, keeps the password that they have.
     #[graphql(secret)]
     password: String,
-    /// What they may do.
-    role: Role,
+    /// What they may do: a role, no more powerful than your own, or else a `customRoleId`.
+    role: Option<Role>,
+    /// The role of the tenant's own that they get.
+    custom_role_id: Option<Id<CustomRole>>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once. It
     /// is remembered for seven days. The password is not compared.
     idempotency_key: Option<String>,
@@ -78,8 +81,10 @@ pub struct UpdateUserInput {
     user_id: Id<User>,
     /// The name; 200 characters at most.
     name: Option<String>,
-    /// What the user may do.
+    /// What the user may do: a role, no more powerful than your own, or else a `customRoleId`.
     role: Option<Role>,
+    /// The role of the tenant's own that the user gets.
+    custom_role_id: Option<Id<CustomRole>>,
     /// Whether the user may sign in to this tenant.
     is_active: Option<bool>,
     /// The version that you know. When the user has changed since, nothing is done and `CONFLICT` tells what differs.
@@ -252,10 +257,13 @@ impl IdentityMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "Whom to add.")] input: CreateUserInput,
     ) -> Result<CreateUserPayload> {
-        let (key, role) = (input.idempotency_key.clone(), input.role);
+        let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
+        let (role, custom_role_id) = (input.role, input.custom_role_id);
         let checked = check_new_user(ctx, input).await;
         let (user, outcome) = mutate_alone(ctx, "createUser", key, async |work| {
             let (name, email, password_hash) = checked?;
+            let assigned = roles::assigned(work, viewer, role, custom_role_id).await?;
+            let (role, custom_role_id) = assigned.ok_or_else(roles::unassigned)?;
             let account = Account {
                 id: Uuid::now_v7(),
                 email,
@@ -267,6 +275,7 @@ impl IdentityMutation {
                 name,
                 email: account.email.clone(),
                 role,
+                custom_role_id,
                 is_active: true,
                 created_at: work.now(),
                 updated_at: work.now(),
@@ -290,7 +299,7 @@ impl IdentityMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What to change.")] input: UpdateUserInput,
     ) -> Result<UpdateUserPayload> {
-        let key = input.idempotency_key.clone();
+        let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
         let (user, outcome) = mutate(ctx, "updateUser", key, async |work| {
             let mut user = queries::user_for_update(work, input.user_id).await?;
@@ -301,7 +310,10 @@ impl IdentityMutation {
                 &mut user.name,
                 input.name.map(|name| check.line("name", &name)),
             );
-            patch.set("role", &mut user.role, input.role);
+            let assigned = roles::assigned(work, viewer, input.role, input.custom_role_id).await?;
+            let (role, custom_role_id) = assigned.unzip();
+            patch.set("role", &mut user.role, role);
+            patch.set("customRoleId", &mut user.custom_role_id, custom_role_id);
             patch.set("isActive", &mut user.is_active, input.is_active);
             patch.expect_version(input.expected_version, user.version)?;
             if is_admin(&before) && !is_admin(&user) && !queries::another_admin(work, user.id).await? {
@@ -309,13 +321,15 @@ impl IdentityMutation {
                 check.problem(field, ProblemCode::NotAllowed, LAST_ADMIN);
             }
             check.done()?;
+            check_grant(viewer, &rights_of(work, &before).await?, "userId")?;
             if !patch.is_empty() {
                 user.version += 1;
                 user.updated_at = work.now();
                 queries::update_user(work, &user).await?;
                 work.record(user.id, "UPDATED", &patch.change(&user))?;
             }
-            if (user.role, user.is_active) != (before.role, before.is_active) {
+            let standing = |user: &User| (user.role, user.custom_role_id, user.is_active);
+            if standing(&user) != standing(&before) {
                 revoked.push(queries::revoke(work, user.id, None).await?);
             }
             Ok(Arc::new(user))
@@ -334,11 +348,12 @@ impl IdentityMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "Whom to remove.")] input: DeleteUserInput,
     ) -> Result<DeleteUserPayload> {
-        let key = input.idempotency_key.clone();
+        let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
         let (deleted_user_id, outcome) = mutate_alone(ctx, "deleteUser", key, async |work| {
             let user = queries::user_for_update(work, input.user_id).await?;
             Patch::default().expect_version(input.expected_version, user.version)?;
+            check_grant(viewer, &rights_of(work, &user).await?, "userId")?;
             if is_admin(&user) && !queries::another_admin(work, user.id).await? {
                 return Err(Error::invalid("userId", ProblemCode::NotAllowed, LAST_ADMIN));
             }

@@ -11,8 +11,9 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::model::{SignedIn, Tenant, User};
+use super::roles::rights_of;
 use super::types::UserFilter;
-use crate::auth::{Permission, Rights, Role, revocation};
+use crate::auth::{Permission, Role, revocation};
 use crate::db::Database;
 use crate::db::directory::{self, Account, Membership, Revocation};
 use crate::db::id::{Id, uuid_at};
@@ -78,6 +79,7 @@ pub(super) fn matching(filter: UserFilter) -> Result<Predicate> {
         filter.name.map(|name| name.on(users::name)),
         filter.email.map(|email| email.on(users::email)),
         filter.role.map(|role| role.on(users::role)),
+        filter.custom_role_id.map(|role| role.on(users::custom_role_id)),
         filter
             .is_active
             .map(|active| Ok(Predicate::compare(users::is_active, "=", active))),
@@ -144,6 +146,7 @@ pub async fn insert_tenant(
         name: new.user_name,
         email: new.email,
         role: Role::Admin,
+        custom_role_id: None,
         is_active: true,
         created_at: now,
         updated_at: now,
@@ -233,6 +236,7 @@ pub(super) async fn update_user(tx: &Transaction, user: &User) -> Result<()> {
         .set((
             users::name.eq(&user.name),
             users::role.eq(user.role),
+            users::custom_role_id.eq(user.custom_role_id),
             users::is_active.eq(user.is_active),
             users::updated_at.eq(user.updated_at),
             users::version.eq(user.version),
@@ -370,7 +374,7 @@ pub(super) async fn begin_session(
         .select(Tenant::as_select())
         .first(&mut conn)
         .await?;
-    let (rights, session_id) = (rights_of(&user), new_session(&tx).await?);
+    let (rights, session_id) = (rights_of(&tx, &user).await?, new_session(&tx).await?);
     tx.commit().await?;
     Ok(Some(SignedIn {
         tenant,
@@ -379,11 +383,6 @@ pub(super) async fn begin_session(
         session_id,
         position: None,
     }))
-}
-
-/// What a user may do.
-pub fn rights_of(user: &User) -> Rights {
-    Rights::of(user.role)
 }
 
 /// The id of a session that begins now, by the clock that revocations go by.

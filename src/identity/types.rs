@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_graphql::{Context, InputObject, Object};
 
 use super::model::UserOrderField;
+use super::roles::{CustomRole, CustomRoleById, RecordScopes, RoleScopes};
+use super::teams::{Team, TeamsByUser};
 use super::{Tenant, TenantById, User, UserById, queries};
 use crate::auth::{self, Permission, Role};
 use crate::db::id::Id;
@@ -78,9 +80,20 @@ impl User {
         &self.email
     }
 
-    /// What the user may do.
+    /// What the user may do. `CUSTOM` stands for `customRole`.
     async fn role(&self) -> Role {
         self.role
+    }
+
+    /// The role of the tenant's own that the user has, if it is one.
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+        ctx.relation::<CustomRoleById>(self.custom_role_id).await
+    }
+
+    /// The teams that the user leads or belongs to, by name.
+    async fn teams(&self, ctx: &Context<'_>) -> Result<Vec<Arc<Team>>> {
+        let teams = ctx.load::<TeamsByUser>(self.id).await?;
+        Ok(teams.map(|teams| teams.to_vec()).unwrap_or_default())
     }
 
     /// Whether the user may sign in to this tenant.
@@ -146,9 +159,21 @@ impl Viewer {
         }
     }
 
-    /// Your role, as your access token has it.
+    /// Your role, as your access token has it. `CUSTOM` stands for `customRole`.
     async fn role(&self) -> Role {
         self.viewer.rights.role
+    }
+
+    /// The role of the tenant's own that you have, if it is one.
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+        let id = self.viewer.rights.custom_role.filter(|_| self.known.is_none())?;
+        let role = ctx.load_known::<CustomRoleById>(Id::from_uuid(id)).await;
+        role.transpose()
+    }
+
+    /// Whose records you reach, as your access token has it.
+    async fn scopes(&self) -> RecordScopes {
+        RoleScopes::from(self.viewer.rights.reach()).into()
     }
 
     /// What you may do, as your access token has it.
@@ -201,6 +226,8 @@ pub struct UserFilter {
     pub email: Option<StringFilter>,
     /// By role.
     pub role: Option<EnumFilter<Role>>,
+    /// By role of the tenant's own.
+    pub custom_role_id: Option<IdFilter<CustomRole>>,
     /// By whether they may sign in.
     pub is_active: Option<bool>,
     /// All of these hold too.

@@ -9,7 +9,7 @@ use crate::auth::Role;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::invitations;
 use crate::db::select::{Listed, SortColumn, SortValue};
-use crate::identity::User;
+use crate::identity::{CustomRole, User};
 
 /// A person who may become a user of the tenant. It is gone once they have, or when it is revoked.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Invitation {
     pub email: String,
     pub name: Option<String>,
     pub role: Role,
+    /// There when, and only when, the role is one of the tenant's own.
+    pub custom_role_id: Option<Id<CustomRole>>,
     pub invited_by_id: Option<Id<User>>,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,

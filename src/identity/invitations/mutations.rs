@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::model::Invitation;
 use super::queries;
-use crate::auth::{Permission, Rights, Role, password};
+use crate::auth::{Permission, Role, password};
 use crate::crypto;
 use crate::db::directory::mailing::{self, Purpose};
 use crate::db::directory::people::{self, Invited, Known};
@@ -19,7 +19,8 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
-use crate::identity::{self, SignInPayload, SignedIn, User, revocations, rules_for};
+use crate::identity::roles;
+use crate::identity::{self, CustomRole, SignInPayload, SignedIn, User, check_grant, revocations, rules_for};
 use crate::mail::{Letter, Mail};
 
 /// Days that an invitation can be accepted unless said otherwise.
@@ -32,8 +33,10 @@ pub struct InviteUserInput {
     email: String,
     /// The name of the person; they can change it when they accept.
     name: Option<String>,
-    /// What they may do once they have accepted.
-    role: Role,
+    /// What they may do once they have accepted: a role, no more powerful than your own, or else a `customRoleId`.
+    role: Option<Role>,
+    /// The role of the tenant's own that they get once they have accepted.
+    custom_role_id: Option<Id<CustomRole>>,
     /// Days that the invitation can be accepted, 1 to 30; 7 when left out.
     expires_in_days: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -132,12 +135,10 @@ impl InvitationMutation {
             }
             let name = check.optional_line("name", input.name);
             let days = check_days(&mut check, input.expires_in_days);
-            if !Rights::of(input.role).are_within(&viewer.rights) {
-                let message = "You cannot give a role that may do more than you.";
-                check.problem("role", ProblemCode::NotAllowed, message);
-            }
             check.done()?;
             mail.require()?;
+            let assigned = roles::assigned(work, viewer, input.role, input.custom_role_id).await?;
+            let (role, custom_role_id) = assigned.ok_or_else(roles::unassigned)?;
             if queries::is_user(work, &email).await? {
                 let message = "This is the address of a user already.";
                 return Err(Error::invalid("email", ProblemCode::Duplicate, message));
@@ -146,7 +147,8 @@ impl InvitationMutation {
                 id: Id::generate(),
                 email,
                 name,
-                role: input.role,
+                role,
+                custom_role_id,
                 invited_by_id: Some(Id::from_uuid(viewer.user_id)),
                 created_at: work.now(),
                 expires_at: work.now() + days,
@@ -176,10 +178,8 @@ impl InvitationMutation {
             check.done()?;
             mail.require()?;
             let invitation = queries::extend(work, input.invitation_id, work.now() + days).await?;
-            if !Rights::of(invitation.role).are_within(&viewer.rights) {
-                let message = "This invitation gives a role that may do more than you.";
-                return Err(Error::invalid("invitationId", ProblemCode::NotAllowed, message));
-            }
+            let rights = roles::rights_in(work, invitation.role, invitation.custom_role_id).await?;
+            check_grant(viewer, &rights, "invitationId")?;
             mailing::forget_links_of(work, invitation.id.uuid()).await?;
             work.record(invitation.id, "SENT_AGAIN", &invitation)?;
             mail.post_with(work, &letter(work, &invitation)).await?;
@@ -282,6 +282,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
         name,
         email: invitation.email.clone(),
         role: invitation.role,
+        custom_role_id: invitation.custom_role_id,
         is_active: true,
         created_at: work.now(),
         updated_at: work.now(),
@@ -290,6 +291,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
     identity::insert_user(&work, &user, account).await?;
     work.record(invitation.id, "ACCEPTED", &json!({ "userId": user.id }))?;
     work.record(user.id, "CREATED", &user)?;
+    let rights = identity::rights_of(&work, &user).await?;
     let tenant = identity::own_tenant(&work).await?;
     let session_id = identity::new_session(&work).await?;
     let position = work.append().await?;
@@ -297,7 +299,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
     revocations(ctx).take_in(&revoked);
     Ok(SignedIn {
         tenant,
-        rights: identity::rights_of(&user),
+        rights,
         user,
         session_id,
         position: Some(position),

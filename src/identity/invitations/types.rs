@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
-use crate::identity::{User, UserById};
+use crate::identity::{CustomRole, CustomRoleById, User, UserById};
 
 /// A person who has been invited and has not accepted yet.
 #[Object]
@@ -38,6 +38,11 @@ impl Invitation {
     /// What the person may do once they have accepted.
     async fn role(&self) -> Role {
         self.role
+    }
+
+    /// The role of the tenant's own that the person gets, if it is one.
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+        ctx.relation::<CustomRoleById>(self.custom_role_id).await
     }
 
     /// Who invited the person; null when they have left.

@@ -133,6 +133,7 @@ impl TestApp {
             name: format!("{role:?} User"),
             email: format!("{}@test.example", uuid::Uuid::new_v4().simple()),
             role,
+            custom_role_id: None,
             is_active: true,
             created_at: work.now(),
             updated_at: work.now(),

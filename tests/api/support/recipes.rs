@@ -166,10 +166,12 @@ fn walk(
 }
 
 /// The kinds of record that are probed with, as the prefixes of their ids.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 13] = [
     "tenant",
     "user",
     "invitation",
+    "role",
+    "team",
     "company",
     "contact",
     "pipeline",
@@ -189,6 +191,8 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
         "tenant" => Some("tenant"),
         "user" | "owner" | "createdBy" => Some("user"),
         "invitation" => Some("invitation"),
+        "role" | "customRole" => Some("role"),
+        "team" => Some("team"),
         "company" => Some("company"),
         "contact" => Some("contact"),
         "pipeline" => Some("pipeline"),
@@ -325,11 +329,11 @@ pub fn operation(root: &str, field: &str, arguments: Value) -> (String, Value) {
 pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
-        "signOut" | "viewer" | "tenant" | "users" | "invitations" | "companies" | "contacts"
-        | "pipelines" | "deals" | "interactions" | "apiKeys" | "auditEvents" => {
+        "signOut" | "invitations" | "viewer" | "tenant" | "users" | "companies" | "contacts"
+        | "pipelines" | "deals" | "interactions" | "roles" | "teams" | "apiKeys" | "auditEvents" => {
             return json!({});
         }
-        "user" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
+        "user" | "role" | "team" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
             return json!({ "id": id(field) });
         }
         "invitation" => return json!({ "token": "nobody was ever given this" }),
@@ -351,6 +355,10 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "inviteUser" => json!({ "email": "guest@test.example", "role": "VIEWER" }),
         "resendInvitation" | "revokeInvitation" => json!({ "invitationId": id("invitation") }),
         "acceptInvitation" => json!({ "token": "nobody was ever given this", "password": PASSWORD }),
+        "createRole" => json!({ "name": "New", "permissions": ["DEALS_READ"] }),
+        "updateRole" | "deleteRole" => json!({ "roleId": id("role") }),
+        "createTeam" => json!({ "name": "New" }),
+        "updateTeam" | "deleteTeam" => json!({ "teamId": id("team") }),
         "updateUser" | "deleteUser" => json!({ "userId": id("user") }),
         "createApiKey" => json!({ "name": "New", "permissions": ["DEALS_READ"] }),
         "revokeApiKey" => json!({ "apiKeyId": id("api_key") }),
@@ -447,10 +455,15 @@ impl Records {
         let invited = client
             .mutate("inviteUser", "InviteUserInput", "invitation { id }", invited)
             .await;
-        let ids = HashMap::from([
-            ("invitation", text(&invited["invitation"]["id"])),
+        let role = json!({ "name": format!("{mark} role"), "permissions": ["DEALS_READ"] });
+        let role = client
+            .mutate("createRole", "CreateRoleInput", "role { id }", role)
+            .await;
+        let mut ids = HashMap::from([
             ("tenant", text(&me["viewer"]["tenant"]["id"])),
-            ("user", user),
+            ("user", user.clone()),
+            ("role", made(role, "role")),
+            ("invitation", text(&invited["invitation"]["id"])),
             ("company", company),
             ("contact", contact),
             ("pipeline", text(&data["deal"]["pipeline"]["id"])),
@@ -463,6 +476,14 @@ impl Records {
             ("interaction", interaction),
             ("api_key", made(key, "apiKey")),
         ]);
+        // Who sees a part only cannot say who sees whose.
+        if !client.viewer().rights.reach().is_limited() {
+            let team = json!({ "name": format!("{mark} team"), "members": [{ "userId": user }] });
+            let team = client
+                .mutate("createTeam", "CreateTeamInput", "team { id }", team)
+                .await;
+            ids.insert("team", made(team, "team"));
+        }
         Self {
             ids,
             email: text(&me["viewer"]["user"]["email"]),
