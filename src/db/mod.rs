@@ -8,6 +8,7 @@
 
 pub mod directory;
 pub mod embedded;
+mod fair;
 pub mod id;
 pub mod migrate;
 pub mod reach;
@@ -18,6 +19,8 @@ pub mod signing_keys;
 pub mod statement;
 pub mod text_enum;
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::reach::Sight;
@@ -26,7 +29,9 @@ use deadpool::managed::Object;
 use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use fair::{Gate, Place};
 use futures::FutureExt;
+use uuid::Uuid;
 
 /// The role that serves requests: neither owner nor exempt from row-level security.
 pub const RUNTIME_ROLE: &str = "dealstream_app";
@@ -35,12 +40,33 @@ pub const SCOPED_ROLE: &str = "dealstream_scoped";
 /// The role that may look across tenants at accounts and memberships, and at nothing else.
 pub const DIRECTORY_ROLE: &str = "dealstream_directory";
 
-pub(crate) type Connection = Object<AsyncDieselConnectionManager<AsyncPgConnection>>;
+/// A connection of the pool, with its place among them.
+pub(crate) struct Connection {
+    // Handed back first: whoever gets the place next finds it.
+    pooled: Object<AsyncDieselConnectionManager<AsyncPgConnection>>,
+    _place: Place,
+}
+
+impl Deref for Connection {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.pooled
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.pooled
+    }
+}
 
 /// The pool of connections to one PostgreSQL database.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<AsyncPgConnection>,
+    gate: Arc<Gate>,
+    wait: Duration,
 }
 
 impl std::fmt::Debug for Database {
@@ -90,13 +116,39 @@ impl Database {
             .create_timeout(Some(wait))
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            gate: Gate::new(connections as usize),
+            wait,
+        })
     }
 
-    /// The only place that takes a connection.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    /// A connection for what is done before a tenant is known.
     pub(in crate::db) async fn connection(&self) -> Result<Connection> {
-        Ok(self.pool.get().await?)
+        self.connection_of(None).await
+    }
+
+    /// The only place that takes a connection: of those that wait, each tenant gets its [share](fair).
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub(in crate::db) async fn connection_of(&self, tenant: Option<Uuid>) -> Result<Connection> {
+        let place = match tokio::time::timeout(self.wait, self.gate.enter(tenant)).await {
+            Ok(Ok(place)) => place,
+            given_up => {
+                let waiting = self.gate.waiting();
+                let full = given_up.is_ok();
+                tracing::warn!(waiting, full, "no database connection is free");
+                return Err(Error::Unavailable);
+            }
+        };
+        Ok(Connection {
+            pooled: self.pool.get().await?,
+            _place: place,
+        })
+    }
+
+    /// How many wait for a connection.
+    pub fn waiting(&self) -> usize {
+        self.gate.waiting()
     }
 
     /// A snapshot of a tenant's data, or of as much as a viewer may see of it, for reading. No connection is taken before

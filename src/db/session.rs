@@ -26,7 +26,7 @@ struct Lease {
 
 impl Lease {
     async fn begin(db: &Database, begin: &'static str, sight: &Sight) -> Result<Self> {
-        let mut connection = db.connection().await?;
+        let mut connection = db.connection_of(Some(sight.tenant())).await?;
         // diesel must know of the transaction, so that the pool discards the connection when we are dropped in its midst.
         change_depth(&mut connection, TransactionDepthChange::IncreaseDepth)?;
         let connection = Arc::new(connection);

@@ -164,10 +164,15 @@ impl TestApp {
 
     /// Waits until connections that were given back off their users' path are free again.
     pub async fn settle(&self) {
+        self.settle_but(0).await;
+    }
+
+    /// The same, but for so many that are held on purpose.
+    pub async fn settle_but(&self, held: usize) {
         let settled = async {
             loop {
                 let (open, free) = self.app.db.pool_status();
-                if open == free {
+                if open == free + held {
                     return;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
