@@ -32,6 +32,7 @@ use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
+use crate::identity::sessions::{Session, SessionMutation, SessionQuery};
 use crate::identity::{
     CustomRole, CustomRoleById, IdentityMutation, IdentityQuery, RoleMutation, RoleQuery, Team, TeamById,
     TeamMutation, TeamQuery, Tenant, TenantById, User, UserById,
@@ -49,6 +50,7 @@ pub struct Query(
     TeamQuery,
     ApiKeyQuery,
     InvitationQuery,
+    SessionQuery,
     CompanyQuery,
     ContactQuery,
     PipelineQuery,
@@ -67,6 +69,7 @@ pub struct Mutation(
     TeamMutation,
     ApiKeyMutation,
     InvitationMutation,
+    SessionMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,
@@ -186,6 +189,7 @@ pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
         "invitation" | "Invitation" => Invitation::PREFIX,
         "role" | "customRole" | "CustomRole" => CustomRole::PREFIX,
         "team" | "Team" => Team::PREFIX,
+        "session" => Session::PREFIX,
         "company" | "Company" => Company::PREFIX,
         "contact" | "Contact" => Contact::PREFIX,
         "pipeline" | "Pipeline" => Pipeline::PREFIX,

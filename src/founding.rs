@@ -14,7 +14,7 @@ use crate::events::{Hub, Work, work};
 use crate::graphql::ContextExt;
 use crate::graphql::input::Check;
 use crate::graphql::scalar::CurrencyCode;
-use crate::identity::{self, NewTenant, SignInPayload, SignedIn, Tenant, User};
+use crate::identity::{self, NewTenant, SignInPayload, SignedIn, Tenant, User, sessions};
 
 /// Founds a tenant: account, first user as its admin, history and the usual pipeline, all or nothing.
 /// Answers the open unit of work, for more to be added, with the tenant and the user.
@@ -94,16 +94,17 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedIn> {
         email,
         password_hash: password::hash(input.password).await?,
     };
-    let (mut work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;
+    let (work, tenant, user) = found_tenant(session.db(), session.hub(), new).await?;
+    let mut work = work.coming_from(session.origin());
     let rights = identity::rights_of(&work, &user).await?;
-    let session_id = identity::new_session(&work).await?;
+    let ticket = sessions::start(&mut work, user.id, session.origin()).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(SignedIn {
         rights,
         tenant,
         user,
-        session_id,
+        ticket,
         position: Some(position),
     })
 }

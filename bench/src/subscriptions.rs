@@ -46,7 +46,7 @@ enum Spread {
 pub struct Options {
     #[command(flatten)]
     target: Target,
-    /// What the server signs its tokens with.
+    /// The server's root secret, for tokens signed with its key.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: String,
     /// How many subscribe.
@@ -134,7 +134,7 @@ pub async fn run(options: Options) -> Result<()> {
     if kept != "on" {
         return Err("PostgreSQL does not keep when transactions commit: set track_commit_timestamp".into());
     }
-    let houses = houses(&db, &options).await?;
+    let houses = houses(&db, &url, &options).await?;
     let turns = turns(&db, &houses).await?;
     let mut bench = Bench {
         db,
@@ -199,7 +199,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// The tenants: the one with the most deals, or as many as there are subscribers.
-async fn houses(db: &Client, options: &Options) -> Result<Vec<House>> {
+async fn houses(db: &Client, url: &str, options: &Options) -> Result<Vec<House>> {
     let (tenants, subscribers) = match options.spread {
         Spread::One => (1, options.subscribers),
         Spread::Each => (options.subscribers, 1),
@@ -216,7 +216,7 @@ async fn houses(db: &Client, options: &Options) -> Result<Vec<House>> {
     if found.len() < tenants {
         return Err(format!("{tenants} tenants are needed and {} are there", found.len()).into());
     }
-    let signer = Signer::new(&options.jwt_secret);
+    let signer = Signer::open(&options.jwt_secret, url).await?;
     let house = |row: &tokio_postgres::Row| {
         let tenant = row.get(0);
         Ok(House {

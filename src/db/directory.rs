@@ -1,9 +1,9 @@
 //! What must be looked up before a tenant is known, or of all tenants at once: accounts by e-mail, the tenants that an
-//! account belongs to, which sessions have been revoked, and where histories stand.
+//! account belongs to, whose session a refresh token is of, which sessions have been revoked, and where histories stand.
 //!
-//! This runs as a role of its own that can read accounts, memberships, tenant names, invitations, revocations and the
-//! counters of histories, add and remove accounts, change passwords, add revocations, keep mail and links, and nothing
-//! else.
+//! This runs as a role of its own that can read accounts, memberships, tenant names, invitations, whose sessions there
+//! are, revocations and the counters of histories, add and remove accounts, change passwords, end sessions, add
+//! revocations, keep mail and links, and nothing else; but for what [`signing_keys`](super::signing_keys) does with it.
 
 pub mod mailing;
 pub mod people;
@@ -60,6 +60,17 @@ pub struct Revocation {
     pub revoked_at: DateTime<Utc>,
 }
 
+/// A session that a refresh token belongs to.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct FoundSession {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub user_id: Uuid,
+}
+
 /// Looks an account up by its e-mail address, in lower case, with the tenants that it may enter, oldest first. Whoever
 /// has not proved that the address is theirs enters no tenant but those that made the account, or were made with it.
 ///
@@ -101,6 +112,20 @@ pub async fn revocations(db: &Database, age: Duration) -> Result<Vec<Revocation>
         )
         .bind::<Double, _>(age.as_secs_f64());
         Ok(young.load(&mut &*conn).await?)
+    });
+    found.await
+}
+
+/// Looks up the session whose refresh tokens have a part with this hash in common. Whether it goes on is not told.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_session(db: &Database, family_hash: &[u8; 32]) -> Result<Option<FoundSession>> {
+    let mut conn = db.connection().await?;
+    let found = conn_transaction(&mut conn, async |conn| {
+        let found = statement("SELECT tenant_id, id, user_id FROM sessions WHERE family_hash = ?")
+            .bind::<Bytea, _>(family_hash.to_vec());
+        Ok(found.load(&mut &*conn).await?.pop())
     });
     found.await
 }
@@ -191,21 +216,31 @@ pub async fn change_password(
     Ok(changed.await?)
 }
 
-/// Ends an account's sessions in every tenant, but for one that may go on.
+/// Ends the sessions of an account in every tenant, but for one that is kept, with the access tokens that they have.
+/// Answers what was revoked. As the directory.
 async fn end_sessions(
     conn: &AsyncPgConnection,
     account: Uuid,
-    kept_session: Option<Uuid>,
+    kept: Option<Uuid>,
 ) -> diesel::QueryResult<Vec<Revocation>> {
+    // Before the moment of the revocation is taken: a refresh that holds a session is waited for, and its token is in.
     statement(
+        "UPDATE sessions s SET ended_at = clock_timestamp() FROM users u
+          WHERE u.account_id = ? AND s.tenant_id = u.tenant_id AND s.user_id = u.id
+            AND s.ended_at IS NULL AND s.id IS DISTINCT FROM ?",
+    )
+    .bind::<SqlUuid, _>(account)
+    .bind::<Nullable<SqlUuid>, _>(kept)
+    .execute(&mut &*conn)
+    .await?;
+    let revoke = statement(
         "INSERT INTO revocations (tenant_id, id, user_id, kept_session_id, revoked_at)
          SELECT tenant_id, gen_random_uuid(), id, ?, clock_timestamp() FROM users WHERE account_id = ?
          RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
     )
-    .bind::<Nullable<SqlUuid>, _>(kept_session)
-    .bind::<SqlUuid, _>(account)
-    .load(&mut &*conn)
-    .await
+    .bind::<Nullable<SqlUuid>, _>(kept)
+    .bind::<SqlUuid, _>(account);
+    revoke.load(&mut &*conn).await
 }
 
 /// Removes an account that has no user in any tenant any more.

@@ -9,6 +9,8 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         version -> Int4,
+        session_days -> Int4,
+        idle_minutes -> Int4,
         time_zone -> Text,
         min_password_length -> Int4,
     }
@@ -164,6 +166,24 @@ diesel::table! {
         session_id -> Nullable<Uuid>,
         revoked_at -> Timestamptz,
         kept_session_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    sessions (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        user_id -> Uuid,
+        family_hash -> Bytea,
+        token_hash -> Bytea,
+        previous_hash -> Nullable<Bytea>,
+        created_at -> Timestamptz,
+        last_used_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        idle_at -> Timestamptz,
+        user_agent -> Nullable<Text>,
+        address -> Nullable<Text>,
+        ended_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -361,6 +381,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     pipeline_stages,
     pipelines,
     revocations,
+    sessions,
     signing_keys,
     team_members,
     teams,

@@ -6,16 +6,17 @@ mod model;
 mod mutations;
 mod queries;
 pub mod roles;
+pub mod sessions;
 pub mod teams;
 mod types;
 
 pub use model::{SignedIn, Tenant, User};
 pub use mutations::{IdentityMutation, SignInPayload};
-pub use queries::{
-    NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, new_session, own_tenant, revoke,
-};
+pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, own_tenant};
 pub use roles::{CustomRole, CustomRoleById, RoleMutation, RoleQuery, check_grant, rights_of};
+pub use sessions::revoke;
 pub use teams::{Team, TeamById, TeamMutation, TeamQuery};
 pub use types::{IdentityQuery, currency_or_tenants};
 
 use mutations::{revocations, rules_for};
+use queries::member;

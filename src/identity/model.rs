@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::roles::CustomRole;
+use super::sessions::Ticket;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
@@ -59,17 +60,10 @@ pub struct SignedIn {
     pub tenant: Tenant,
     pub user: User,
     pub rights: Rights,
-    /// See [`crate::auth::Viewer::session_id`].
-    pub session_id: Uuid,
+    /// What the session gives them.
+    pub ticket: Ticket,
     /// Where the tenant's history stands, when it was changed for this.
     pub position: Option<Position>,
-}
-
-/// From signing in to signing out. Nothing is kept of it but what the history tells, to nobody: it is no record.
-pub struct Session;
-
-impl Kind for Session {
-    const PREFIX: &'static str = "session";
 }
 
 impl Followed for Tenant {

@@ -7,9 +7,9 @@ use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::model::Session;
 use super::queries;
 use super::roles::{self, CustomRole, check_grant, rights_of};
+use super::sessions::{self, Session, Which};
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
 use crate::auth::strength::Rules;
@@ -120,13 +120,18 @@ pub struct ChangePasswordInput {
     idempotency_key: Option<String>,
 }
 
-/// The answer to `signUp` and `signIn`.
+/// The answer to `signUp`, `signIn` and `refreshSession`.
 #[derive(SimpleObject)]
 pub struct SignInPayload {
     /// The access token. Send it as `Authorization: Bearer …` with every request. Null when there are `userErrors`.
     access_token: Option<String>,
     /// When the access token ends.
     expires_at: Option<DateTime>,
+    /// What `refreshSession` takes for the next access token, once. Keep it as safe as a password. Null when there are
+    /// `userErrors`.
+    refresh_token: Option<String>,
+    /// When the session ends unless it is refreshed before.
+    refresh_expires_at: Option<DateTime>,
     /// You, in the tenant that you have signed in to.
     viewer: Option<Viewer>,
     #[graphql(flatten)]
@@ -176,13 +181,6 @@ pub struct UpdateTenantPayload {
     outcome: Outcome,
 }
 
-/// The answer to `signOut`.
-#[derive(SimpleObject)]
-pub struct SignOutPayload {
-    #[graphql(flatten)]
-    outcome: Outcome,
-}
-
 /// Mutations of tenants, and signing in.
 #[derive(Default)]
 pub struct IdentityMutation;
@@ -196,30 +194,6 @@ impl IdentityMutation {
         #[graphql(desc = "Who signs in.")] input: SignInInput,
     ) -> Result<SignInPayload> {
         SignInPayload::of(ctx, sign_in(ctx, input).await)
-    }
-
-    /// Signs out: ends the session of the access token that this is asked with. The token is refused from now on, and
-    /// sockets that were opened with it are closed with the code 4403; other sessions of yours go on. To repeat it is
-    /// harmless: who is told `UNAUTHENTICATED` is signed out.
-    #[graphql(guard = "InPerson")]
-    async fn sign_out(&self, ctx: &Context<'_>) -> Result<SignOutPayload> {
-        let viewer = ctx.viewer()?;
-        let user = Id::<User>::from_uuid(viewer.user_id);
-        let mut revoked = Vec::new();
-        let (_, outcome) = mutate(ctx, "signOut", None, async |work| {
-            if !revocations(ctx).revokes(viewer) {
-                revoked.push(queries::revoke(work, user, Some(viewer.session_id)).await?);
-                work.record(
-                    Id::<Session>::from_uuid(viewer.session_id),
-                    "SIGNED_OUT",
-                    &json!({}),
-                )?;
-            }
-            Ok(())
-        })
-        .await?;
-        revocations(ctx).take_in(&revoked);
-        Ok(SignOutPayload { outcome })
     }
 
     /// Changes your password, in every tenant that you belong to. All your other sessions end; this one goes on.
@@ -291,8 +265,9 @@ impl IdentityMutation {
         Ok(CreateUserPayload { user, outcome })
     }
 
-    /// Changes a user. With another role, or when deactivated, the user is signed out everywhere and has to sign in
-    /// again. The last active admin can be neither deactivated nor given another role.
+    /// Changes a user. With another role, the access tokens that they have end at once, and refreshing their session gives
+    /// them one with the new rights. When deactivated, the user is signed out everywhere. The last active admin can be
+    /// neither deactivated nor given another role.
     #[graphql(guard = "Can(Permission::UsersWrite)")]
     async fn update_user(
         &self,
@@ -328,9 +303,10 @@ impl IdentityMutation {
                 queries::update_user(work, &user).await?;
                 work.record(user.id, "UPDATED", &patch.change(&user))?;
             }
-            let standing = |user: &User| (user.role, user.custom_role_id, user.is_active);
-            if standing(&user) != standing(&before) {
-                revoked.push(queries::revoke(work, user.id, None).await?);
+            if before.is_active && !user.is_active {
+                revoked.push(sessions::end(work, user.id, Which::All).await?);
+            } else if (user.role, user.custom_role_id) != (before.role, before.custom_role_id) {
+                revoked.push(sessions::revoke(work, user.id, None).await?);
             }
             Ok(Arc::new(user))
         })
@@ -359,7 +335,8 @@ impl IdentityMutation {
             }
             queries::delete_user(work, user.id).await?;
             work.record(user.id, "DELETED", &user)?;
-            revoked.push(queries::revoke(work, user.id, None).await?);
+            // Their sessions have gone with them.
+            revoked.push(sessions::revoke(work, user.id, None).await?);
             Ok(user.id)
         })
         .await?;
@@ -427,6 +404,8 @@ impl SignInPayload {
             return Ok(Self {
                 access_token: None,
                 expires_at: None,
+                refresh_token: None,
+                refresh_expires_at: None,
                 viewer: None,
                 outcome,
             });
@@ -436,21 +415,23 @@ impl SignInPayload {
             tenant,
             user,
             rights,
-            session_id,
+            ticket,
             position,
         } = proved;
         let grant = Grant {
             tenant_id: tenant.id.uuid(),
             user_id: user.id.uuid(),
-            session_id,
-            token_id: session_id,
+            session_id: ticket.session_id,
+            token_id: ticket.token_id,
             rights: Arc::new(rights),
-            ends_at: None,
+            ends_at: Some(ticket.ends_at),
         };
         let (token, viewer) = tokens.issue(grant, Utc::now())?;
         Ok(Self {
             access_token: Some(token),
             expires_at: Some(viewer.expires_at.into()),
+            refresh_token: Some(ticket.refresh_token.expose().to_owned()),
+            refresh_expires_at: Some(ticket.ends_at.into()),
             viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
             outcome: outcome.with_position(position),
         })
@@ -552,7 +533,7 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
         Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
         None => memberships.next(),
     };
-    let begun = queries::begin_session(db, &membership.ok_or_else(refused)?, &account).await?;
+    let begun = queries::begin_session(ctx.session(), &membership.ok_or_else(refused)?, &account).await?;
     let signed_in = begun.ok_or_else(refused)?;
     attempt.succeeded().await;
     Ok(signed_in)

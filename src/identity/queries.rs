@@ -4,28 +4,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::define_sql_function;
 use diesel::prelude::*;
-use diesel::sql_types::{Double, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::model::{SignedIn, Tenant, User};
 use super::roles::rights_of;
+use super::sessions;
 use super::types::UserFilter;
-use crate::auth::{Permission, Role, revocation};
+use crate::auth::{Permission, Rights, Role};
 use crate::db::Database;
-use crate::db::directory::{self, Account, Membership, Revocation};
-use crate::db::id::{Id, uuid_at};
+use crate::db::directory::{self, Account, Membership};
+use crate::db::id::Id;
 use crate::db::schema::{histories, tenants, users};
 use crate::db::select::Predicate;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::{self, Hub, Work};
-use crate::graphql::Batch;
 use crate::graphql::filter::combine;
 use crate::graphql::scalar::CurrencyCode;
+use crate::graphql::{self, Batch};
 
 /// Characters of a password at least, unless a tenant asks for more.
 const MIN_PASSWORD_LENGTH: i32 = 10;
@@ -344,77 +344,60 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
     Ok(())
 }
 
-/// Begins a session of an account's user in a tenant. Answers it with all that a token needs, or nothing when the user is
-/// not, or no longer, active there, or when the password has changed since the account was read.
+/// A user who may sign in to the tenant, with all that a token needs to know of them. Who changes the user at this moment
+/// is waited for, and who wants to afterwards waits for this transaction.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn begin_session(
-    db: &Database,
-    membership: &Membership,
-    account: &Account,
-) -> Result<Option<SignedIn>> {
-    let tx = db.begin(membership.tenant_id).await?;
+pub(super) async fn member(tx: &Transaction, user: Id<User>) -> Result<Option<(Tenant, User, Rights)>> {
     let mut conn = tx.conn();
-    // Whoever changes the user or the password at this moment holds a lock: the session knows the old state and begins
-    // before the revocation, or the new one and begins after it.
     let user: Option<User> = users::table
-        .filter(users::id.eq(membership.user_id).and(users::is_active))
+        .filter(users::id.eq(user).and(users::is_active))
         .select(User::as_select())
         .for_share()
         .first(&mut conn)
         .await
         .optional()?;
     let Some(user) = user else { return Ok(None) };
-    if !directory::still_has_password(&tx, account).await? {
-        return Ok(None);
-    }
     let tenant = tenants::table
-        .filter(tenants::id.eq(membership.tenant_id))
+        .filter(tenants::id.eq(tx.tenant()))
         .select(Tenant::as_select())
         .first(&mut conn)
         .await?;
-    let (rights, session_id) = (rights_of(&tx, &user).await?, new_session(&tx).await?);
-    tx.commit().await?;
+    let rights = rights_of(tx, &user).await?;
+    Ok(Some((tenant, user, rights)))
+}
+
+/// Begins a session of an account's user in a tenant: the one place for all ways of signing in to a tenant that one
+/// belongs to. Answers it with all that a token needs, or nothing when the user is not, or no longer, active there, or
+/// when the password has changed since the account was read.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn begin_session(
+    session: &graphql::Session,
+    membership: &Membership,
+    account: &Account,
+) -> Result<Option<SignedIn>> {
+    let tx = session.db().begin(membership.tenant_id).await?;
+    // Whoever changes the user or the password at this moment holds a lock: the session knows the old state and begins
+    // before the revocation, or the new one and begins after it.
+    let Some((tenant, user, rights)) = member(&tx, Id::from_uuid(membership.user_id)).await? else {
+        return Ok(None);
+    };
+    if !directory::still_has_password(&tx, account).await? {
+        return Ok(None);
+    }
+    let work = Work::on(tx, session.hub().clone(), Some(membership.user_id));
+    let mut work = work.coming_from(session.origin());
+    let ticket = sessions::start(&mut work, user.id, session.origin()).await?;
+    let position = work.append().await?;
+    work.commit(position).await?;
     Ok(Some(SignedIn {
         tenant,
         user,
         rights,
-        session_id,
-        position: None,
+        ticket,
+        position: Some(position),
     }))
-}
-
-/// The id of a session that begins now, by the clock that revocations go by.
-///
-/// # Errors
-/// When the database fails.
-pub async fn new_session(tx: &Transaction) -> Result<Uuid> {
-    define_sql_function!(fn clock_timestamp() -> Timestamptz);
-    let now: DateTime<Utc> = diesel::select(clock_timestamp())
-        .get_result(&mut tx.conn())
-        .await?;
-    Ok(uuid_at(now))
-}
-
-/// Ends a session of the tenant's user, or all that have begun. Whoever commits it lets this process know
-/// ([`crate::auth::Revocations::take_in`]).
-///
-/// What no token can be old enough for is cleared away here, tenant by tenant: nobody else may delete a tenant's rows.
-///
-/// # Errors
-/// When the database fails.
-pub async fn revoke(tx: &Transaction, user: Id<User>, session: Option<Uuid>) -> Result<Revocation> {
-    statement("DELETE FROM revocations WHERE revoked_at < now() - make_interval(secs => ?)")
-        .bind::<Double, _>(revocation::KEPT.as_secs_f64())
-        .execute(&mut tx.conn())
-        .await?;
-    let revoked = statement(
-        "INSERT INTO revocations (id, user_id, session_id, revoked_at) VALUES (?, ?, ?, clock_timestamp())
-         RETURNING tenant_id, user_id, session_id, kept_session_id, revoked_at",
-    )
-    .bind::<SqlUuid, _>(Uuid::now_v7())
-    .bind::<SqlUuid, _>(user)
-    .bind::<Nullable<SqlUuid>, _>(session);
-    Ok(revoked.get_result(&mut tx.conn()).await?)
 }

@@ -32,6 +32,7 @@ mod live;
 mod outage;
 mod pipelines;
 mod process;
+mod refresh;
 mod resume;
 mod retention;
 mod schema;

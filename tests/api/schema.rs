@@ -157,7 +157,10 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("node", None),
         ("nodes", None),
         ("tenant", Some(P::TenantRead)),
+        ("sessions", None),
         ("signOut", None),
+        ("revokeSession", None),
+        ("revokeOtherSessions", None),
         ("changePassword", None),
         ("role", Some(P::UsersRead)),
         ("roles", Some(P::UsersRead)),
@@ -226,7 +229,13 @@ const NEEDS: &[(&str, Option<Permission>)] = {
 };
 
 /// Root fields for who has no token yet.
-const OPEN: [&str; 4] = ["signIn", "signUp", "invitation", "acceptInvitation"];
+const OPEN: [&str; 5] = [
+    "signIn",
+    "signUp",
+    "refreshSession",
+    "invitation",
+    "acceptInvitation",
+];
 
 fn root_fields() -> Vec<(&'static str, String)> {
     let sdl = Sdl::get();
@@ -261,7 +270,7 @@ async fn every_root_field_but_signing_in_and_up_needs_a_token() {
         let code = &answer["errors"][0]["extensions"]["code"];
         match field.as_str() {
             // Nobody has this address.
-            "signIn" => assert_eq!(code, "UNAUTHENTICATED"),
+            "signIn" | "refreshSession" => assert_eq!(code, "UNAUTHENTICATED"),
             "invitation" => assert_eq!(answer["data"]["invitation"], Value::Null, "{answer}"),
             "acceptInvitation" => assert_eq!(
                 answer["data"]["acceptInvitation"]["userErrors"][0]["code"], "NOT_FOUND",

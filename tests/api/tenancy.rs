@@ -85,6 +85,8 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
         "invitations: directory SELECT to {dealstream_directory}",
         "revocations: directory_adds INSERT to {dealstream_directory}",
         "revocations: directory SELECT to {dealstream_directory}",
+        "sessions: directory SELECT to {dealstream_directory}",
+        "sessions: directory_ends UPDATE to {dealstream_directory}",
         "tenants: directory SELECT to {dealstream_directory}",
         "users: directory SELECT to {dealstream_directory}",
     ]);
@@ -116,6 +118,7 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
         "accounts_pkey",
         "revocations_revoked_at_idx",
         "accounts_email_key",
+        "sessions_family_hash_idx",
         "signing_keys_pkey",
         // Mail and links are of no tenant.
         "mails_pkey",
@@ -206,6 +209,12 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "accounts.password_is_initial: UPDATE",
             "mails.attempts: UPDATE",
             "mails.due_at: UPDATE",
+            "sessions.ended_at: SELECT",
+            "sessions.ended_at: UPDATE",
+            "sessions.family_hash: SELECT",
+            "sessions.id: SELECT",
+            "sessions.tenant_id: SELECT",
+            "sessions.user_id: SELECT",
             "signing_keys.sealed: UPDATE",
         ])
     );

@@ -676,6 +676,77 @@ async fn the_published_keys_are_served_for_keeping() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_of_others_verifies_our_tokens_by_our_published_keys() {
+    for (name, config, algorithm) in [
+        ("tokens_peer_rsa", config(), "RS256"),
+        ("tokens_peer_ed", eddsa(), "EdDSA"),
+    ] {
+        let app = alone(name, config).await;
+        let client = app.tenant().await;
+        let wire = Wire::serve(app.app.clone()).await;
+        let user = client.viewer().user_id.to_string();
+        let arguments = [
+            format!("http://{}", wire.address),
+            client.token(),
+            algorithm.to_owned(),
+            user,
+        ];
+        wire.peer("tokens.mjs", &arguments).await;
+    }
+}
+
+#[test]
+fn operators_list_and_rotate_keys_by_command() {
+    use crate::support::folder::Folder;
+    use crate::support::program::dealstream;
+    let folder = Folder::new("tokens-command");
+    let run = |arguments: &[&str]| {
+        let output = dealstream(folder.path())
+            .env("JWT_ALGORITHM", "EdDSA")
+            .arg("keys")
+            .args(arguments)
+            .output();
+        let output = output.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let told = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<_> = told
+            .lines()
+            .filter(|line| line.contains("made"))
+            .map(str::to_owned)
+            .collect();
+        lines
+    };
+    assert_eq!(run(&["list"]), [""; 0]);
+    let first = run(&["rotate"]);
+    assert!(
+        first.len() == 1 && first[0].ends_with("signs") && first[0].contains("EdDSA"),
+        "{first:?}"
+    );
+    let second = run(&["rotate"]);
+    assert!(
+        second.len() == 2 && second[0].ends_with("signs") && second[1].contains("signs from"),
+        "{second:?}"
+    );
+    let third = run(&["rotate", "--now"]);
+    assert!(
+        third.len() == 3 && third[0].contains("verifies until") && third[1].ends_with("signs"),
+        "{third:?}"
+    );
+    assert_eq!(run(&["list"]), third);
+    let last = run(&["rotate", "--discard"]);
+    assert!(
+        last.len() == 1
+            && last[0].ends_with("signs")
+            && !third.iter().any(|line| line[..43] == last[0][..43]),
+        "{last:?}"
+    );
+}
+
 #[test]
 fn a_weak_secret_is_refused() {
     for weak in [

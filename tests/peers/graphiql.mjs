@@ -209,7 +209,9 @@ async function drive(browser) {
   await shot("elsewhere");
 
   // Signed out: the socket is closed, and what needs a user is refused again. A reload does not bring the session back.
+  const signedOut = page.waitForResponse((response) => response.request().postData()?.includes("signOut"));
   await page.getByRole("button", { name: "Sign out" }).click();
+  assert.equal((await signedOut).status(), 200);
   await until("the socket's end", async () => sockets.every((socket) => socket.isClosed()));
   assert.match(await page.locator("#live-state").innerText(), /stopped/);
   await page.reload();
@@ -222,6 +224,17 @@ async function drive(browser) {
   await page.getByRole("button", { name: "Ada" }).click();
   await page.getByText("Signed in as").waitFor();
   await page.reload();
+  await page.getByText("Signed in as").waitFor();
+  // A token that has ended, or is about to, is replaced without a word.
+  const stored = () => page.evaluate(() => JSON.parse(sessionStorage.getItem("dealstream:session")));
+  const before = await stored();
+  await page.evaluate(
+    (session) => sessionStorage.setItem("dealstream:session", JSON.stringify(session)),
+    { ...before, expiresAt: new Date().toISOString() },
+  );
+  await page.reload();
+  await until("the next token", async () => (await stored())?.token !== before.token);
+  assert.notEqual((await stored()).refreshToken, before.refreshToken);
   await page.getByText("Signed in as").waitFor();
   await page.getByRole("button", { name: "Headers" }).click();
   await setEditor(1, JSON.stringify({ authorization: `Bearer ${await tokenOf("grace@globex.example")}` }));

@@ -10,40 +10,57 @@ const $ = (id) => document.getElementById(id);
 // ---- session: who is signed in; it lasts as long as the browser tab --------------------------------------------------
 
 const storageKey = "dealstream:session";
-const signInMutation = `mutation SignIn($input: SignInInput!) {
-  signIn(input: $input) {
-    accessToken
-    expiresAt
-    viewer { user { name } tenant { name } role }
-    userErrors { message }
-  }
-}`;
+const granted = `accessToken expiresAt refreshToken viewer { user { name } tenant { name } role } userErrors { message }`;
+const signInMutation = `mutation SignIn($input: SignInInput!) { signIn(input: $input) { ${granted} } }`;
+const refreshMutation = `mutation Refresh($input: RefreshSessionInput!) { refreshSession(input: $input) { ${granted} } }`;
+const earlier = 60_000; // milliseconds before the end of a token at which the next is asked for
+const soon = 5_000; // milliseconds until asking again when the server could not be reached
 
-let session = null; // { token, expiresAt, name, tenant, role }
-let expiryTimer;
+let session = null; // { token, expiresAt, refreshToken, name, tenant, role }
+let refreshTimer;
 
 function setSession(next, notice = "") {
+  // A socket keeps the session it was opened with, so none may outlive that.
+  stream?.stop();
+  keepSession(next);
+  tell(notice);
+}
+
+function keepSession(next) {
   session = next;
   if (next) sessionStorage.setItem(storageKey, JSON.stringify(next));
   else sessionStorage.removeItem(storageKey);
 
-  // A socket keeps the token it was opened with, so none may outlive the session.
-  stream?.stop();
-
-  clearTimeout(expiryTimer);
+  clearTimeout(refreshTimer);
   if (next) {
     const left = Date.parse(next.expiresAt) - Date.now();
     // Browsers run a timer of more than 31 bits of milliseconds at once.
-    expiryTimer = setTimeout(expireSession, Math.min(left, 0x7fffffff));
+    refreshTimer = setTimeout(refreshSession, Math.min(Math.max(left - earlier, left / 2), 0x7fffffff));
     $("who").textContent = `${next.name} · ${next.tenant} · ${next.role}`;
   }
   $("sign-in").hidden = Boolean(next);
   $("signed-in").hidden = !next;
-  tell(notice);
 }
 
 function expireSession() {
   setSession(null, "Your session has expired. Please sign in again.");
+}
+
+/** Gets the next token before the one we have ends; a running subscription goes on with it. */
+async function refreshSession() {
+  const { token, refreshToken, name } = session;
+  let result;
+  try {
+    result = await post({ query: refreshMutation, variables: { input: { refreshToken } } });
+  } catch {
+    refreshTimer = setTimeout(refreshSession, soon);
+    return;
+  }
+  if (session?.refreshToken !== refreshToken) return; // signed out meanwhile, or in as somebody else
+  const answer = result.data?.refreshSession;
+  if (!answer?.accessToken) return expireSession();
+  keepSession(sessionOf(answer, name));
+  stream?.renew(token, answer.accessToken);
 }
 
 function restoreSession() {
@@ -53,9 +70,8 @@ function restoreSession() {
   } catch {
     // Not ours, or damaged: the same as none.
   }
-  if (!stored?.token) setSession(null);
-  else if (Date.parse(stored.expiresAt) > Date.now()) setSession(stored);
-  else expireSession();
+  // One that has ended while nobody looked may still be refreshed: that is tried at once.
+  setSession(stored?.token && stored.refreshToken ? stored : null);
 }
 
 async function signIn(email, password) {
@@ -67,14 +83,11 @@ async function signIn(email, password) {
   const answer = data?.signIn;
   const problem = errors?.[0] ?? answer?.userErrors?.[0];
   if (problem || !answer?.accessToken) throw failure(problem?.message ?? "The server gave no token.");
-  const { user, tenant, role } = answer.viewer;
-  setSession({
-    token: answer.accessToken,
-    expiresAt: answer.expiresAt,
-    name: user?.name ?? email,
-    tenant: tenant?.name ?? "?",
-    role,
-  });
+  setSession(sessionOf(answer, email));
+}
+
+function sessionOf({ accessToken, expiresAt, refreshToken, viewer: { user, tenant, role } }, name) {
+  return { token: accessToken, expiresAt, refreshToken, name: user?.name ?? name, tenant: tenant?.name ?? "?", role };
 }
 
 function tell(notice) {
@@ -160,7 +173,7 @@ async function fetcher(given, { headers: givenHeaders, documentAST } = {}) {
 // ---- subscriptions ---------------------------------------------------------------------------------------------------
 
 let tabs; // GraphiQL's tabs, as it last told us
-let stream = null; // the running subscription: { stop() }
+let stream = null; // the running subscription: { stop(), renew(token, next) }
 
 /**
  * Runs one subscription on a socket of its own, in the form of an observable for GraphiQL.
@@ -172,12 +185,14 @@ function subscribe(params, authorization, observer) {
   stream?.stop();
   const tab = tabs?.tabs[tabs.activeTabIndex].id;
   let attached = true;
+  let socket;
 
   const client = graphqlWs.createClient({
     url: new URL(endpoint, location.href.replace(/^http/, "ws")).href,
-    connectionParams: authorization ? { Authorization: authorization } : {},
+    connectionParams: () => (authorization ? { Authorization: authorization } : {}),
     // Connecting anew would silently lose what happened in between: rather end and say so.
     retryAttempts: 0,
+    on: { opened: (opened) => (socket = opened) },
   });
   const end = (state) => {
     if (stream !== self) return;
@@ -189,6 +204,14 @@ function subscribe(params, authorization, observer) {
     stop() {
       end("stopped");
       if (attached) observer.complete();
+    },
+    /** Goes on with the next token, if it is the session's own that the socket was opened with. */
+    renew(token, next) {
+      if (authorization !== `Bearer ${token}`) return;
+      authorization = `Bearer ${next}`;
+      if (socket?.readyState === WebSocket.OPEN) {
+        socket.send(JSON.stringify({ type: "ping", payload: { authToken: next } }));
+      }
     },
   };
   stream = self;
@@ -304,6 +327,14 @@ form.addEventListener("submit", async (event) => {
 });
 
 $("sign-out").addEventListener("click", () => {
+  fetch(endpoint, {
+    method: "POST",
+    headers: withSession({ "content-type": "application/json" }),
+    body: JSON.stringify({ query: "mutation { signOut { userErrors { message } } }" }),
+    keepalive: true, // also when the page is left right after
+  }).catch(() => {
+    // The server is away: the session ends by itself.
+  });
   setSession(null);
   form.elements.email.focus();
 });

@@ -19,8 +19,8 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
-use crate::identity::roles;
 use crate::identity::{self, CustomRole, SignInPayload, SignedIn, User, check_grant, revocations, rules_for};
+use crate::identity::{roles, sessions};
 use crate::mail::{Letter, Mail};
 
 /// Days that an invitation can be accepted unless said otherwise.
@@ -293,7 +293,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
     work.record(user.id, "CREATED", &user)?;
     let rights = identity::rights_of(&work, &user).await?;
     let tenant = identity::own_tenant(&work).await?;
-    let session_id = identity::new_session(&work).await?;
+    let ticket = sessions::start(&mut work, user.id, ctx.session().origin()).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     revocations(ctx).take_in(&revoked);
@@ -301,7 +301,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
         tenant,
         rights,
         user,
-        session_id,
+        ticket,
         position: Some(position),
     })
 }

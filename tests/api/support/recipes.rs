@@ -9,7 +9,10 @@ use async_graphql::parser::parse_schema;
 use async_graphql::parser::types::{
     BaseType, FieldDefinition, Type, TypeDefinition, TypeKind, TypeSystemDefinition,
 };
+use dealstream::auth::Origin;
 use dealstream::db::id::{read_id, write_id};
+use dealstream::events::Work;
+use dealstream::identity::sessions;
 use serde_json::{Map, Value, json};
 
 use super::{Client, TestApp};
@@ -85,7 +88,14 @@ impl Sdl {
             // Edges say what nodes say; pages within pages would cost more than one operation may.
             let is_page = inner.ends_with("Connection") || inner.ends_with("Edge") || inner == "PageInfo";
             // A new token is different each time.
-            let is_token = ["accessToken", "expiresAt", "secret"].contains(&field.name.node.as_str());
+            let is_token = [
+                "accessToken",
+                "expiresAt",
+                "refreshToken",
+                "refreshExpiresAt",
+                "secret",
+            ]
+            .contains(&field.name.node.as_str());
             if is_token || is_page || is_object && depth == 0 {
                 continue;
             }
@@ -166,12 +176,13 @@ fn walk(
 }
 
 /// The kinds of record that are probed with, as the prefixes of their ids.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 14] = [
     "tenant",
     "user",
     "invitation",
     "role",
     "team",
+    "session",
     "company",
     "contact",
     "pipeline",
@@ -193,6 +204,7 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
         "invitation" => Some("invitation"),
         "role" | "customRole" => Some("role"),
         "team" => Some("team"),
+        "session" => Some("session"),
         "company" => Some("company"),
         "contact" => Some("contact"),
         "pipeline" => Some("pipeline"),
@@ -205,7 +217,9 @@ fn kinds(root: &str, path: &[String], of: &str) -> Vec<&'static str> {
     };
     let last = path.last().map(String::as_str).unwrap_or_default();
     if matches!(root, "node" | "nodes") {
-        return KINDS.to_vec();
+        // Sessions and API keys are no nodes: their own lists show them, to who may see those.
+        let of_lists = ["session", "api_key"];
+        return KINDS.into_iter().filter(|kind| !of_lists.contains(kind)).collect();
     }
     if last == "recordId" {
         // Of any kind that the history tells of.
@@ -329,8 +343,22 @@ pub fn operation(root: &str, field: &str, arguments: Value) -> (String, Value) {
 pub fn arguments(field: &str, records: &Records) -> Value {
     let id = |kind: &str| records.id(kind);
     let input = match field {
-        "signOut" | "invitations" | "viewer" | "tenant" | "users" | "companies" | "contacts"
-        | "pipelines" | "deals" | "interactions" | "roles" | "teams" | "apiKeys" | "auditEvents" => {
+        "signOut"
+        | "sessions"
+        | "revokeOtherSessions"
+        | "viewer"
+        | "tenant"
+        | "users"
+        | "companies"
+        | "contacts"
+        | "pipelines"
+        | "deals"
+        | "apiKeys"
+        | "roles"
+        | "teams"
+        | "auditEvents"
+        | "invitations"
+        | "interactions" => {
             return json!({});
         }
         "user" | "role" | "team" | "company" | "contact" | "pipeline" | "deal" | "interaction" => {
@@ -347,6 +375,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
             json!({ "tenantName": "New", "name": "N", "email": "not an address", "password": PASSWORD })
         }
         "signIn" => json!({ "email": records.email, "password": PASSWORD }),
+        "refreshSession" => json!({ "refreshToken": format!("dsr_{}", "A".repeat(86)) }),
+        "revokeSession" => json!({ "sessionId": id("session") }),
         "updateTenant" => json!({}),
         "changePassword" => json!({ "currentPassword": "not the one", "newPassword": PASSWORD }),
         "createUser" => {
@@ -455,11 +485,22 @@ impl Records {
         let invited = client
             .mutate("inviteUser", "InviteUserInput", "invitation { id }", invited)
             .await;
+        let viewer = client.viewer();
+        let (db, hub) = (&client.app.db, client.app.hub.clone());
+        let mut work = Work::begin(db, hub, viewer.tenant_id, Some(viewer.user_id))
+            .await
+            .unwrap();
+        let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default())
+            .await
+            .unwrap();
+        let position = work.append().await.unwrap();
+        work.commit(position).await.unwrap();
         let role = json!({ "name": format!("{mark} role"), "permissions": ["DEALS_READ"] });
         let role = client
             .mutate("createRole", "CreateRoleInput", "role { id }", role)
             .await;
         let mut ids = HashMap::from([
+            ("session", write_id("session", session.session_id)),
             ("tenant", text(&me["viewer"]["tenant"]["id"])),
             ("user", user.clone()),
             ("role", made(role, "role")),
