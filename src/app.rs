@@ -27,6 +27,7 @@ use crate::events::retention::Rounds;
 use crate::events::{Hub, Redis, Retention};
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
+use crate::identity;
 use crate::mail::Mail;
 
 /// The running application: everything that a request needs.
@@ -96,7 +97,7 @@ impl App {
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
-            api_keys: ApiKeys::new(db.clone(), revocations.clone()),
+            api_keys: ApiKeys::new(revocations.clone()),
             config,
             db,
             hub,
@@ -172,7 +173,8 @@ impl App {
     /// [`Error::Unauthenticated`] when it is not valid, or no longer.
     pub async fn identify(&self, bearer: &str) -> Result<Viewer> {
         if api_key::is_api_key(bearer) {
-            self.api_keys.identify(bearer).await
+            let look_up = async move |hash: [u8; 32]| identity::api_keys::holder(&self.db, &hash).await;
+            self.api_keys.identify(bearer, look_up).await
         } else {
             self.authenticate(bearer).await
         }

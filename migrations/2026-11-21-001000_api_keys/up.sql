@@ -22,5 +22,4 @@ SELECT protect('api_keys');
 
 -- A key tells its tenant, so it is looked up before one is known.
 CREATE POLICY directory ON api_keys FOR SELECT TO dealstream_directory USING (true);
-CREATE POLICY directory_uses ON api_keys FOR UPDATE TO dealstream_directory USING (true) WITH CHECK (true);
-GRANT SELECT, UPDATE (last_used_at) ON api_keys TO dealstream_directory;
+GRANT SELECT (tenant_id, id, hash) ON api_keys TO dealstream_directory;

@@ -9,11 +9,8 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::{Means, Permissions, Revocations, Rights, Role, Viewer};
+use super::{Revocations, Viewer};
 use crate::crypto::{random_token, token_hash};
-use crate::db::Database;
-use crate::db::directory::{self, UsedApiKey};
-use crate::db::id::uuid_at;
 use crate::error::{Error, Result};
 
 /// What every key begins with, so that it is known for what it is: by us, and by whoever finds it where it should not be.
@@ -31,9 +28,8 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Keys that are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// Finds out who sends an API key.
+/// Who has lately sent an API key.
 pub struct ApiKeys {
-    db: Database,
     revocations: Arc<Revocations>,
     known: Cache<[u8; 32], (Viewer, Instant)>,
 }
@@ -55,20 +51,21 @@ pub fn is_api_key(bearer: &str) -> bool {
 
 impl ApiKeys {
     /// Nothing is known yet.
-    pub fn new(db: Database, revocations: Arc<Revocations>) -> Self {
+    pub fn new(revocations: Arc<Revocations>) -> Self {
         Self {
-            db,
             revocations,
             known: Cache::new(REMEMBERED),
         }
     }
 
-    /// The user for whom a key acts, with the key's rights.
+    /// The user for whom a key acts, with the key's rights, as `look_up` finds it by the hash of the key.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when there is no such key, or no longer; [`Error::Unavailable`] when that could not be
-    /// found out.
-    pub async fn identify(&self, key: &str) -> Result<Viewer> {
+    /// [`Error::Unauthenticated`] when there is no such key, or no longer; those of `look_up`.
+    pub async fn identify<F>(&self, key: &str, look_up: impl FnOnce([u8; 32]) -> F) -> Result<Viewer>
+    where
+        F: Future<Output = Result<Option<Viewer>>>,
+    {
         let invalid = || Error::Unauthenticated("The API key is not valid.");
         if key.len() != LETTERS {
             return Err(invalid());
@@ -82,8 +79,7 @@ impl ApiKeys {
         if let Some((viewer, _)) = known {
             return Ok(viewer);
         }
-        let found = directory::use_api_key(&self.db, &hash).await?;
-        let Some(viewer) = found.map(viewer).transpose()? else {
+        let Some(viewer) = look_up(hash).await? else {
             self.known.remove(&hash);
             return Err(invalid());
         };
@@ -91,24 +87,6 @@ impl ApiKeys {
             .insert(hash, (viewer.clone(), Instant::now() + BELIEVED));
         Ok(viewer)
     }
-}
-
-/// Who acts with a key: its user, with no more rights than the key was given and the user has.
-fn viewer(key: UsedApiKey) -> Result<Viewer> {
-    let role: Role = key.role.parse().map_err(Error::internal)?;
-    let rights = match key.custom_role_id {
-        None => Rights::of(role),
-        Some(_) => Rights::kept(role, key.custom_role_id, &key.permissions, &key.scopes),
-    };
-    Ok(Viewer {
-        tenant_id: key.tenant_id,
-        user_id: key.user_id,
-        session_id: key.id,
-        token_id: uuid_at(key.as_of),
-        means: Means::ApiKey,
-        rights: Arc::new(rights.only(Permissions::from_scope(&key.scope))),
-        expires_at: key.expires_at,
-    })
 }
 
 #[cfg(test)]

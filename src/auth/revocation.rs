@@ -112,7 +112,7 @@ impl Revocations {
             sleep(LOOK).await;
             let now = Instant::now();
             // After a time without the database it reaches back over all of that.
-            let since = (now - looked + OVERLAP).min(self.life);
+            let since = (now - looked + OVERLAP).min(KEPT);
             match timeout(PATIENCE, directory::revocations(&db, since)).await {
                 Ok(Ok(found)) => {
                     if std::mem::take(&mut failing) {

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
-use super::schema::{accounts, users};
+use super::schema::{accounts, api_keys, users};
 use super::session::Transaction;
 use super::statement::statement;
 use super::{Connection, DIRECTORY_ROLE, Database};
@@ -345,78 +345,18 @@ pub async fn histories(db: &Database) -> Result<Vec<Kept>> {
     found.await
 }
 
-/// Who an API key stands for.
-#[derive(Debug, QueryableByName)]
-pub struct UsedApiKey {
-    #[diesel(sql_type = SqlUuid)]
-    pub tenant_id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    pub id: Uuid,
-    #[diesel(sql_type = SqlUuid)]
-    pub user_id: Uuid,
-    #[diesel(sql_type = Text)]
-    pub role: String,
-    /// The role of the tenant's own that the user has, its permissions, and its scopes in the order of the kinds of record.
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    pub custom_role_id: Option<Uuid>,
-    #[diesel(sql_type = Array<Text>)]
-    pub permissions: Vec<String>,
-    #[diesel(sql_type = Array<Text>)]
-    pub scopes: Vec<String>,
-    #[diesel(sql_type = Text)]
-    pub scope: String,
-    #[diesel(sql_type = Timestamptz)]
-    pub expires_at: DateTime<Utc>,
-    /// Changes of rights until then are in what was read: whoever changes them dates it before they commit.
-    #[diesel(sql_type = Timestamptz)]
-    pub as_of: DateTime<Utc>,
-}
-
-/// Looks an API key up by its hash and writes down, to the minute, that it was used; nothing when there is no such key,
-/// when it has expired, or when its user is not active.
+/// The tenant of an API key, and its id there, by the key's hash.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn use_api_key(db: &Database, hash: &[u8]) -> Result<Option<UsedApiKey>> {
-    let mut conn = db.connection().await?;
-    writing(&mut conn, async |conn| {
-        let used = statement(
-            "UPDATE api_keys SET last_used_at = date_trunc('minute', now())
-               FROM users LEFT JOIN custom_roles ON custom_roles.tenant_id = users.tenant_id
-                                                AND custom_roles.id = users.custom_role_id
-              WHERE api_keys.hash = ? AND api_keys.expires_at > now()
-                AND users.tenant_id = api_keys.tenant_id AND users.id = api_keys.user_id AND users.is_active
-             RETURNING api_keys.tenant_id, api_keys.id, api_keys.user_id, users.role, users.custom_role_id,
-                       coalesce(custom_roles.permissions, '{}') AS permissions,
-                       array_remove(ARRAY[custom_roles.companies_scope, custom_roles.contacts_scope, custom_roles.deals_scope,
-                             custom_roles.interactions_scope], NULL) AS scopes,
-                       api_keys.scope, api_keys.expires_at,
-                       now() - interval '5 seconds' AS as_of",
-        )
-        .bind::<Bytea, _>(hash);
-        Ok(used.get_result(&mut &*conn).await.optional()?)
+pub async fn find_api_key(db: &Database, hash: &[u8]) -> Result<Option<(Uuid, Uuid)>> {
+    read(db, async |conn| {
+        let key = api_keys::table
+            .filter(api_keys::hash.eq(hash))
+            .select((api_keys::tenant_id, api_keys::id));
+        Ok(key.first(&mut &*conn).await.optional()?)
     })
     .await
-}
-
-/// Runs `work` in a transaction of the directory's role that may write.
-async fn writing<T>(
-    connection: &mut Connection,
-    work: impl AsyncFnOnce(&AsyncPgConnection) -> Result<T>,
-) -> Result<T> {
-    use diesel_async::{AnsiTransactionManager, TransactionManager};
-    let begin = format!("BEGIN; SET LOCAL ROLE {DIRECTORY_ROLE}");
-    AnsiTransactionManager::begin_transaction_sql(&mut **connection, &begin).await?;
-    match work(connection).await {
-        Ok(done) => {
-            AnsiTransactionManager::commit_transaction(&mut **connection).await?;
-            Ok(done)
-        }
-        Err(error) => {
-            AnsiTransactionManager::rollback_transaction(&mut **connection).await?;
-            Err(error)
-        }
-    }
 }
 
 /// The head of a tenant's audit trail.

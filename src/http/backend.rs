@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::live::{Live, Steps};
 use super::{Settings, introspection};
 use crate::auth::keys::JWKS_AGE;
-use crate::auth::{Limiter, Origin, Viewer};
+use crate::auth::{Limiter, Means, Origin, Viewer};
 use crate::config::Config;
 use crate::error::Result;
 use crate::graphql::Session;
@@ -77,7 +77,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Runs a subscription.
     fn subscribe(&self, viewer: Option<&Self::Viewer>, prepared: Prepared) -> Steps;
 
-    /// The tenant and the user that a viewer is.
+    /// The tenant that a viewer is of, and what they are known by there: the user, or the API key.
     fn identity(&self, viewer: &Self::Viewer) -> (Uuid, Uuid);
 
     /// Whether a newer token says the same of the viewer as the older one did.
@@ -149,7 +149,11 @@ impl Backend for Arc<Live> {
     }
 
     fn identity(&self, viewer: &Viewer) -> (Uuid, Uuid) {
-        (viewer.tenant_id, viewer.user_id)
+        let known_by = match viewer.means {
+            Means::Session => viewer.user_id,
+            Means::ApiKey => viewer.session_id,
+        };
+        (viewer.tenant_id, known_by)
     }
 
     fn renews(&self, older: &Viewer, newer: &Viewer) -> bool {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::headers::{self, RequestId};
 use super::origin::origin;
 use super::{Backend, Http, charge, graphql};
-use crate::auth::{Permission, Viewer};
+use crate::auth::{Means, Permission, Viewer};
 use crate::db::id::write_id;
 use crate::error::{Error, Result};
 
@@ -89,16 +89,21 @@ pub(super) async fn tell(asker: &Viewer, found: impl Future<Output = Result<View
         Ok(_) | Err(Error::Unauthenticated(_)) => return Ok(json!({ "active": false })),
         Err(error) => return Err(error),
     };
-    Ok(json!({
+    let mut told = json!({
         "active": true,
         "token_type": "Bearer",
         "scope": viewer.rights.permissions().to_scope(),
         "sub": viewer.user_id,
         "sid": viewer.session_id,
         "exp": viewer.expires_at.timestamp(),
-        "role": viewer.rights.role,
         // As the API writes them, to ask it for more.
         "user_id": write_id("user", viewer.user_id),
         "tenant_id": write_id("tenant", viewer.tenant_id),
-    }))
+    });
+    match viewer.means {
+        Means::Session => told["role"] = json!(viewer.rights.role),
+        // A program has some of its user's permissions, and not their role.
+        Means::ApiKey => told["client_id"] = json!(write_id("api_key", viewer.session_id)),
+    }
+    Ok(told)
 }

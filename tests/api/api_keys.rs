@@ -113,10 +113,10 @@ async fn a_key_is_kept_as_its_hash_and_told_once() {
 async fn nobody_gives_a_key_what_they_do_not_have() {
     let app = TestApp::new().await;
     let admin = app.tenant().await;
-    let (_, secret) = key(&admin, &["API_KEYS_WRITE", "DEALS_READ"]).await;
-    let program = app.identified(&secret).await.unwrap();
+    let few = [Permission::ApiKeysWrite, Permission::DealsRead];
+    let limited = admin.limited_to(&few);
     let payload = create(
-        &program,
+        &limited,
         json!({ "name": "More", "permissions": ["DEALS_READ", "USERS_WRITE"] }),
     )
     .await;
@@ -134,6 +134,24 @@ async fn nobody_gives_a_key_what_they_do_not_have() {
         let payload = create(&admin, input.clone()).await;
         assert_eq!(payload["apiKey"], Value::Null, "{input}");
         assert_eq!(payload["userErrors"].as_array().unwrap().len(), 1, "{input}");
+    }
+    // A key that has got into the wrong hands is not to outlive itself, nor to end the others.
+    let (id, secret) = key(&admin, &["API_KEYS_WRITE", "DEALS_READ"]).await;
+    let program = app.identified(&secret).await.unwrap();
+    for document in [
+        "mutation { createApiKey(input: { name: \"K\", permissions: [DEALS_READ] }) { secret } }".to_owned(),
+        format!("mutation {{ revokeApiKey(input: {{ apiKeyId: \"{id}\" }}) {{ position }} }}"),
+        "mutation { signOut { position } }".to_owned(),
+    ] {
+        let answer = program.answer(&document, json!({})).await;
+        assert_eq!(
+            answer["errors"][0]["extensions"]["code"], "FORBIDDEN",
+            "{document}"
+        );
+        assert_eq!(
+            answer["errors"][0]["message"],
+            "An API key cannot do this: sign in."
+        );
     }
     let sales = app.user(&admin, Role::Sales).await;
     let document = "mutation { createApiKey(input: { name: \"K\", permissions: [DEALS_READ] }) { secret } }";
@@ -331,6 +349,10 @@ async fn another_service_learns_whose_token_it_was_sent() {
     assert_eq!(user["user"]["role"], "SALES");
 
     let (_, of_key) = introspect(&wire, &service, &service).await;
+    assert_eq!(
+        (&of_key["client_id"], &of_key["role"]),
+        (&json!(id), &Value::Null)
+    );
     assert_eq!(of_key["scope"], "USERS_READ CONTACTS_READ TOKENS_READ");
 
     let inactive = (200, json!({ "active": false }));

@@ -348,7 +348,7 @@ fn the_policy_is_what_it_is_meant_to_be() {
         assert_eq!(may(role, "_READ"), with_details, "{role:?}");
     }
     assert_eq!(may(Role::Viewer, "_READ"), all);
-    let reserved = ["SENSITIVE", "AUDIT"];
+    let reserved = ["SENSITIVE", "TOKENS", "AUDIT"];
     assert_eq!(may(Role::Admin, "_READ"), [&with_details[..], &reserved].concat());
     let reserved = ["SENSITIVE", "ROLES", "TEAMS", "API_KEYS"];
     assert_eq!(may(Role::Admin, "_WRITE"), [&all[..], &reserved].concat());

@@ -9,4 +9,5 @@ mod types;
 
 pub use model::ApiKey;
 pub use mutations::ApiKeyMutation;
+pub use queries::holder;
 pub use types::ApiKeyQuery;

@@ -12,7 +12,7 @@ use crate::db::id::Id;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::Check;
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, ContextExt, Outcome, mutate};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate};
 use crate::identity;
 
 /// Days that a key lives when nothing else is said, and at most.
@@ -72,7 +72,7 @@ pub struct ApiKeyMutation;
 impl ApiKeyMutation {
     /// Makes a key with which another program acts on your behalf. The key ends with its time, when it is revoked, and
     /// when you are deactivated or removed.
-    #[graphql(guard = "Can(Permission::ApiKeysWrite)")]
+    #[graphql(guard = "Can(Permission::ApiKeysWrite).and(InPerson)")]
     async fn create_api_key(
         &self,
         ctx: &Context<'_>,
@@ -138,7 +138,7 @@ impl ApiKeyMutation {
     }
 
     /// Revokes a key. It is refused from now on, and sockets that were opened with it are closed with the code 4403.
-    #[graphql(guard = "Can(Permission::ApiKeysWrite)")]
+    #[graphql(guard = "Can(Permission::ApiKeysWrite).and(InPerson)")]
     async fn revoke_api_key(
         &self,
         ctx: &Context<'_>,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_graphql::{Request, Variables};
 use dealstream::app::App;
 use dealstream::auth::token::Grant;
-use dealstream::auth::{Origin, Rights, Role, Viewer};
+use dealstream::auth::{Origin, Permission, Rights, Role, Viewer};
 use dealstream::config::Config;
 use dealstream::db::id::Id;
 use dealstream::db::migrate;
@@ -253,6 +253,19 @@ impl Client {
     pub fn is_known_to(&self, app: &App) -> bool {
         let known = app.authenticate(&self.token()).now_or_never();
         known.expect("the keys are known, and nobody is asked").is_ok()
+    }
+
+    /// The same person with these permissions only.
+    pub fn limited_to(&self, permissions: &[Permission]) -> Self {
+        let viewer = self.viewer();
+        let rights = viewer.rights.only(permissions.iter().copied().collect());
+        Self {
+            viewer: Some(Viewer {
+                rights: Arc::new(rights),
+                ..viewer.clone()
+            }),
+            ..self.clone()
+        }
     }
 
     /// The same person, signed in a second time.
