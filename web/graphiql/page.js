@@ -327,12 +327,7 @@ form.addEventListener("submit", async (event) => {
 });
 
 $("sign-out").addEventListener("click", () => {
-  fetch(endpoint, {
-    method: "POST",
-    headers: withSession({ "content-type": "application/json" }),
-    body: JSON.stringify({ query: "mutation { signOut { userErrors { message } } }" }),
-    keepalive: true, // also when the page is left right after
-  }).catch(() => {
+  post({ query: "mutation { signOut { userErrors { message } } }" }, withSession()).catch(() => {
     // The server is away: the session ends by itself.
   });
   setSession(null);
