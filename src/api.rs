@@ -32,6 +32,8 @@ use crate::graphql::limits::{self, Documents, Limits};
 use crate::graphql::{Batch, ContextExt};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
+use crate::identity::memberships::MembershipMutation;
+use crate::identity::recovery::RecoveryMutation;
 use crate::identity::sessions::{Session, SessionMutation, SessionQuery};
 use crate::identity::{
     CustomRole, CustomRoleById, IdentityMutation, IdentityQuery, RoleMutation, RoleQuery, Team, TeamById,
@@ -70,6 +72,8 @@ pub struct Mutation(
     ApiKeyMutation,
     InvitationMutation,
     SessionMutation,
+    MembershipMutation,
+    RecoveryMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,

@@ -2,9 +2,11 @@
 
 pub mod api_keys;
 pub mod invitations;
+pub mod memberships;
 mod model;
 mod mutations;
 mod queries;
+pub mod recovery;
 pub mod roles;
 pub mod sessions;
 pub mod teams;
@@ -12,11 +14,11 @@ mod types;
 
 pub use model::{SignedIn, Tenant, User};
 pub use mutations::{IdentityMutation, SignInPayload};
-pub use queries::{NewTenant, TenantById, UserById, currency, insert_tenant, insert_user, own_tenant};
+pub use queries::{NewTenant, Owner, TenantById, UserById, currency, insert_tenant, insert_user, own_tenant};
 pub use roles::{CustomRole, CustomRoleById, RoleMutation, RoleQuery, check_grant, rights_of};
 pub use sessions::revoke;
 pub use teams::{Team, TeamById, TeamMutation, TeamQuery};
 pub use types::{IdentityQuery, currency_or_tenants};
 
-use mutations::{revocations, rules_for};
-use queries::member;
+use mutations::{leave, revocations, rules_for};
+use queries::{begin_session, member};

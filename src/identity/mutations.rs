@@ -16,9 +16,10 @@ use crate::auth::strength::Rules;
 use crate::auth::token::{Grant, Tokens};
 use crate::auth::{self, Limiter, Permission, Policy, Revocations, Role, password};
 use crate::db::directory::people::{self, PasswordRules};
-use crate::db::directory::{self, Account};
+use crate::db::directory::{self, Account, Revocation};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
+use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
 use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate, mutate_alone};
@@ -132,6 +133,8 @@ pub struct SignInPayload {
     refresh_token: Option<String>,
     /// When the session ends unless it is refreshed before.
     refresh_expires_at: Option<DateTime>,
+    /// Whether a link was mailed that has to be followed first: then there is no access token yet.
+    must_confirm: bool,
     /// You, in the tenant that you have signed in to.
     viewer: Option<Viewer>,
     #[graphql(flatten)]
@@ -394,6 +397,19 @@ impl IdentityMutation {
 }
 
 impl SignInPayload {
+    /// The answer to who has to follow a link first.
+    ///
+    /// # Errors
+    /// None.
+    pub fn to_be_confirmed(ctx: &Context<'_>) -> Result<Self> {
+        // Nothing is wrong, and nobody is signed in.
+        let nobody = Self::of(ctx, Err(Error::Invalid(Vec::new())))?;
+        Ok(Self {
+            must_confirm: true,
+            ..nobody
+        })
+    }
+
     /// The answer to who has proved, or failed to prove, to be a user of a tenant; the token is issued here.
     ///
     /// # Errors
@@ -406,6 +422,7 @@ impl SignInPayload {
                 expires_at: None,
                 refresh_token: None,
                 refresh_expires_at: None,
+                must_confirm: false,
                 viewer: None,
                 outcome,
             });
@@ -432,6 +449,7 @@ impl SignInPayload {
             expires_at: Some(viewer.expires_at.into()),
             refresh_token: Some(ticket.refresh_token.expose().to_owned()),
             refresh_expires_at: Some(ticket.ends_at.into()),
+            must_confirm: false,
             viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
             outcome: outcome.with_position(position),
         })
@@ -443,6 +461,34 @@ const LAST_ADMIN: &str = "This is the tenant's last active admin. Make somebody 
 /// Who keeps the tenant from being locked out of its own settings.
 fn is_admin(user: &User) -> bool {
     user.role == Role::Admin && user.is_active
+}
+
+/// Removes a user from the tenant by their own will, or deactivates them when records refer to them. Answers whether they
+/// were kept, and the end of their sessions. Who does not see all records cannot tell whether any refers to them, and is
+/// kept.
+pub(super) async fn leave(work: &mut Work, viewer: &auth::Viewer) -> Result<(bool, Revocation)> {
+    let user = Id::from_uuid(viewer.user_id);
+    let mut user = queries::user_for_update(work, user).await?;
+    if is_admin(&user) && !queries::another_admin(work, user.id).await? {
+        return Err(Error::invalid("", ProblemCode::NotAllowed, LAST_ADMIN));
+    }
+    let kept = viewer.rights.reach().is_limited()
+        || match queries::delete_user(work, user.id).await {
+            Ok(()) => false,
+            Err(Error::Invalid(_)) => true,
+            Err(error) => return Err(error),
+        };
+    if kept {
+        let mut patch = Patch::default();
+        patch.set("isActive", &mut user.is_active, Some(false));
+        user.version += 1;
+        user.updated_at = work.now();
+        queries::update_user(work, &user).await?;
+        work.record(user.id, "UPDATED", &patch.change(&user))?;
+        return Ok((kept, sessions::end(work, user.id, Which::All).await?));
+    }
+    work.record(user.id, "DELETED", &user)?;
+    Ok((kept, sessions::revoke(work, user.id, None).await?))
 }
 
 /// What this process knows of ended sessions. What has just been committed is told to it at once.

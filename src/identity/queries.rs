@@ -15,6 +15,8 @@ use super::sessions;
 use super::types::UserFilter;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::Database;
+use crate::db::directory::mailing::Purpose;
+use crate::db::directory::people;
 use crate::db::directory::{self, Account, Membership};
 use crate::db::id::Id;
 use crate::db::schema::{histories, tenants, users};
@@ -109,6 +111,16 @@ pub struct NewTenant {
     pub password_hash: String,
 }
 
+/// Whose tenant it will be.
+pub enum Owner {
+    /// Somebody new here; whether the address is theirs is not known.
+    New,
+    /// Somebody new here, who followed the link with this hash to prove that the address is theirs.
+    Verified([u8; 32]),
+    /// Somebody who has an account and has proved it by its password.
+    Known(Account),
+}
+
 /// Adds a tenant as it is founded: account, tenant, first user as its admin, and its history.
 /// Answers the open unit of work, for more to be added, with the tenant and the user.
 ///
@@ -118,6 +130,7 @@ pub async fn insert_tenant(
     db: &Database,
     hub: &Arc<Hub>,
     new: NewTenant,
+    owner: Owner,
     now: DateTime<Utc>,
 ) -> Result<(Work, Tenant, User)> {
     let (tenant_id, user_id) = (Id::generate(), Id::generate());
@@ -130,7 +143,28 @@ pub async fn insert_tenant(
         password_hash: new.password_hash,
         created_at: now,
     };
-    directory::insert_account(&work, &account).await?;
+    let taken = || {
+        Error::invalid(
+            "email",
+            ProblemCode::Duplicate,
+            "This address has an account already.",
+        )
+    };
+    let account_id = match owner {
+        Owner::New => {
+            directory::insert_account(&work, &account).await?;
+            account.id
+        }
+        Owner::Verified(link) => {
+            let used = people::use_link(&work, Purpose::SignUp, &link).await?;
+            let free = people::insert_verified_account(&work, &account).await?;
+            used.filter(|_| free).map(|_| account.id).ok_or_else(taken)?
+        }
+        Owner::Known(known) => {
+            let still = directory::still_has_password(&work, &known).await?;
+            still.then_some(known.id).ok_or_else(taken)?
+        }
+    };
     let tenant = Tenant {
         id: tenant_id,
         name: new.name,
@@ -163,7 +197,7 @@ pub async fn insert_tenant(
         .values(histories::epoch.eq(epoch))
         .execute(&mut conn)
         .await?;
-    insert_user(&work, &user, account.id).await?;
+    insert_user(&work, &user, account_id).await?;
     work.record(tenant.id, "CREATED", &tenant)?;
     work.record(user.id, "CREATED", &user)?;
     Ok((work, tenant, user))

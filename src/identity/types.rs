@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use async_graphql::{Context, InputObject, Object};
 
+use super::memberships::{Membership, memberships};
 use super::model::UserOrderField;
 use super::roles::{CustomRole, CustomRoleById, RecordScopes, RoleScopes};
 use super::teams::{Team, TeamsByUser};
 use super::{Tenant, TenantById, User, UserById, queries};
 use crate::auth::{self, Permission, Role};
+use crate::db::directory::people;
 use crate::db::id::Id;
 use crate::error::{Error, Result};
 use crate::events::{self, Position};
@@ -157,6 +159,20 @@ impl Viewer {
                 ctx.load_known::<TenantById>(id).await.transpose()
             }
         }
+    }
+
+    /// The tenants that you belong to and may enter with `switchTenant`, this one included, in the order in which you joined
+    /// them. For an API key it is this one only.
+    async fn memberships(&self, ctx: &Context<'_>) -> Result<Vec<Membership>> {
+        memberships(ctx, &self.viewer).await
+    }
+
+    /// Whether you have proved that your address is yours. Until then you can enter no tenant but the one that you founded
+    /// or that made your account.
+    async fn is_email_verified(&self, ctx: &Context<'_>) -> Result<bool> {
+        let (tenant, user) = (self.viewer.tenant_id, self.viewer.user_id);
+        let address = people::address_of(ctx.session().db(), tenant, user).await?;
+        Ok(address.is_some_and(|address| address.is_verified))
     }
 
     /// Your role, as your access token has it. `CUSTOM` stands for `customRole`.

@@ -204,8 +204,8 @@ fn known_already(email: &str) -> Envelope {
             "Somebody, probably you, signed up to Dealstream with this address, which has an account already. Nothing has \
              been changed."
                 .to_owned(),
-            "Sign in with your password; if you have forgotten it, ask for a new one. Once signed in, you can found another \
-             tenant."
+            "Sign in with your password; if you have forgotten it, ask for a new one. To found another tenant, sign up with \
+             the password that you have."
                 .to_owned(),
         ],
         after: vec!["If it was not you, you need not do anything.".to_owned()],

@@ -32,6 +32,7 @@ mod live;
 mod outage;
 mod pipelines;
 mod process;
+mod recovery;
 mod refresh;
 mod resume;
 mod retention;

@@ -176,6 +176,10 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("user", Some(P::UsersRead)),
         ("users", Some(P::UsersRead)),
         ("createUser", Some(P::UsersWrite)),
+        ("requestEmailVerification", None),
+        ("verifyEmail", None),
+        ("switchTenant", None),
+        ("leaveTenant", None),
         ("invitations", Some(P::UsersWrite)),
         ("inviteUser", Some(P::UsersWrite)),
         ("resendInvitation", Some(P::UsersWrite)),
@@ -229,12 +233,15 @@ const NEEDS: &[(&str, Option<Permission>)] = {
 };
 
 /// Root fields for who has no token yet.
-const OPEN: [&str; 5] = [
+const OPEN: [&str; 8] = [
     "signIn",
     "signUp",
     "refreshSession",
+    "completeSignUp",
     "invitation",
     "acceptInvitation",
+    "requestPasswordReset",
+    "resetPassword",
 ];
 
 fn root_fields() -> Vec<(&'static str, String)> {
@@ -272,10 +279,11 @@ async fn every_root_field_but_signing_in_and_up_needs_a_token() {
             // Nobody has this address.
             "signIn" | "refreshSession" => assert_eq!(code, "UNAUTHENTICATED"),
             "invitation" => assert_eq!(answer["data"]["invitation"], Value::Null, "{answer}"),
-            "acceptInvitation" => assert_eq!(
-                answer["data"]["acceptInvitation"]["userErrors"][0]["code"], "NOT_FOUND",
+            "acceptInvitation" | "resetPassword" | "completeSignUp" => assert_eq!(
+                answer["data"][&field]["userErrors"][0]["code"], "NOT_FOUND",
                 "{answer}"
             ),
+            "requestPasswordReset" => assert_eq!(answer["data"][&field]["userErrors"], json!([])),
             "signUp" => assert_eq!(
                 answer["data"]["signUp"]["userErrors"][0]["code"], "INVALID",
                 "{answer}"

@@ -448,6 +448,21 @@ pub async fn address_of(db: &Database, tenant: Uuid, user: Uuid) -> Result<Optio
     found.await
 }
 
+/// The account with an address, in lower case, and whether that is verified.
+///
+/// # Errors
+/// When the database fails.
+pub async fn account_at(db: &Database, email: &str) -> Result<Option<(Account, bool)>> {
+    use crate::db::schema::accounts;
+    let found = read(db, async |conn| {
+        let account = accounts::table
+            .filter(accounts::email.eq(email))
+            .select((Account::as_select(), accounts::email_verified_at.is_not_null()));
+        Ok(account.first(&mut &*conn).await.optional()?)
+    });
+    found.await
+}
+
 /// The account with an address, in lower case.
 ///
 /// # Errors

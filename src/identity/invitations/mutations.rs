@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::model::Invitation;
 use super::queries;
-use crate::auth::{Permission, Role, password};
+use crate::auth::{self, Limiter, Permission, Policy, Role, password};
 use crate::crypto;
 use crate::db::directory::mailing::{self, Purpose};
 use crate::db::directory::people::{self, Invited, Known};
@@ -123,6 +123,7 @@ impl InvitationMutation {
     ) -> Result<InviteUserPayload> {
         let (viewer, mail) = (ctx.viewer()?, mail(ctx));
         let key = input.idempotency_key.clone();
+        count(ctx, viewer).await?;
         let (invitation, outcome) = mutate_alone(ctx, "inviteUser", key, async |work| {
             let mut check = Check::default();
             let email = check.email("email", input.email);
@@ -172,6 +173,7 @@ impl InvitationMutation {
     ) -> Result<ResendInvitationPayload> {
         let (viewer, mail) = (ctx.viewer()?, mail(ctx));
         let key = input.idempotency_key.clone();
+        count(ctx, viewer).await?;
         let (invitation, outcome) = mutate_alone(ctx, "resendInvitation", key, async |work| {
             let mut check = Check::default();
             let days = check_days(&mut check, input.expires_in_days);
@@ -227,6 +229,13 @@ fn mail<'a>(ctx: &Context<'a>) -> &'a Arc<Mail> {
     ctx.data_unchecked::<Arc<Mail>>()
 }
 
+/// Counts an invitation of the tenant: mail that others pay for with their patience.
+async fn count(ctx: &Context<'_>, viewer: &auth::Viewer) -> Result<()> {
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    let tenant = viewer.tenant_id.to_string();
+    limiter.take(Policy::Invitation, &tenant, 1).await
+}
+
 fn letter(work: &Work, invitation: &Invitation) -> Letter {
     Letter::Invitation {
         tenant_id: work.tenant(),
@@ -255,6 +264,10 @@ enum Proof {
 
 async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<SignedIn> {
     let db = ctx.session().db();
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    limiter
+        .take_from(Policy::MailedToken, ctx.session().origin(), 1)
+        .await?;
     let token_hash = crypto::token_hash(&input.token);
     let invited = people::invited_by(db, &token_hash).await?.ok_or_else(no_link)?;
     let mut check = Check::default();
@@ -326,7 +339,7 @@ async fn prove(ctx: &Context<'_>, invited: &Invited, given: Option<String>, name
         check.done()?;
         return Ok(Proof::Mail(password::hash(given).await?));
     }
-    if let Ok(viewer) = ctx.viewer() {
+    if let Some(viewer) = ctx.viewer().ok().filter(|viewer| viewer.in_person().is_ok()) {
         let own = directory::account_of(db, viewer.tenant_id, viewer.user_id).await?;
         if own.is_some_and(|own| Some(own.id) == invited.account_id) {
             return Ok(Proof::Account);

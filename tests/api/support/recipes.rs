@@ -387,6 +387,13 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         }
         "inviteUser" => json!({ "email": "guest@test.example", "role": "VIEWER" }),
         "resendInvitation" | "revokeInvitation" => json!({ "invitationId": id("invitation") }),
+        "requestEmailVerification" => return json!({}),
+        "requestPasswordReset" => json!({ "email": records.email }),
+        "resetPassword" => json!({ "token": "nobody was ever given this", "newPassword": PASSWORD }),
+        "verifyEmail" => json!({ "token": "nobody was ever given this" }),
+        "completeSignUp" => json!({ "token": "nobody was ever given this", "password": PASSWORD }),
+        "switchTenant" => json!({ "tenantId": id("tenant") }),
+        "leaveTenant" => json!({}),
         "acceptInvitation" => json!({ "token": "nobody was ever given this", "password": PASSWORD }),
         "createRole" => json!({ "name": "New", "permissions": ["DEALS_READ"] }),
         "updateRole" | "deleteRole" => json!({ "roleId": id("role") }),

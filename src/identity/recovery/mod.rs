@@ -1,0 +1,5 @@
+//! Proving that an address is one's own, and coming back in with it when the password is forgotten.
+
+mod mutations;
+
+pub use mutations::RecoveryMutation;
