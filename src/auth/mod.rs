@@ -74,10 +74,6 @@ impl Viewer {
     /// # Errors
     /// [`Error::Forbidden`] with the name of the missing permission.
     pub fn require(&self, permission: Permission) -> Result<()> {
-        if self.rights.permits(permission) {
-            Ok(())
-        } else {
-            Err(Error::Forbidden(permission.name()))
-        }
+        self.rights.require(permission)
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::permission::{Permission, Role};
 pub use crate::db::reach::{Reach, Resource, Scope};
+use crate::error::{Error, Result};
 
 /// A set of permissions: a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -143,6 +144,18 @@ impl Rights {
     /// Whether they permit it.
     pub fn permits(&self, permission: Permission) -> bool {
         self.permissions.contains(permission)
+    }
+
+    /// Refuses what they do not permit.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the name of the missing permission.
+    pub fn require(&self, permission: Permission) -> Result<()> {
+        if self.permits(permission) {
+            Ok(())
+        } else {
+            Err(Error::Forbidden(permission.name()))
+        }
     }
 
     /// Everything they permit.

@@ -145,10 +145,10 @@ impl<'a> Teller<'a> {
             let domain = format!("{}.example", slug(&name));
             let company = Company {
                 id: self.dice.id(at),
-                email: self.dice.chance(80).then(|| format!("info@{domain}")),
+                email: self.dice.chance(80).then(|| format!("info@{domain}").into()),
                 domain: self.dice.chance(92).then_some(domain),
                 industry: self.dice.chance(95).then(|| industry.name.to_owned()),
-                phone: self.dice.chance(85).then(|| self.phone()),
+                phone: self.dice.chance(85).then(|| self.phone().into()),
                 address: Some(self.address(city)),
                 owner_id: self.seller(),
                 name,
@@ -247,8 +247,8 @@ impl<'a> Teller<'a> {
                 email: self
                     .dice
                     .chance(94)
-                    .then(|| format!("{}.{}@{domain}", slug(given), slug(family))),
-                phone: self.dice.chance(70).then(|| self.phone()),
+                    .then(|| format!("{}.{}@{domain}", slug(given), slug(family)).into()),
+                phone: self.dice.chance(70).then(|| self.phone().into()),
                 job_title: self
                     .dice
                     .chance(88)

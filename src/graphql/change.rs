@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::reach::Belongs;
 use super::scalar::{DateTime, Json};
 use super::stream::{self, Frames, MustRefetch, UpToDate};
-use super::{ContextExt, Session};
+use super::{ContextExt, Session, detail};
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::error::Result;
@@ -122,10 +122,19 @@ impl Change {
         self.position.to_string()
     }
 
-    /// The fields that were changed, with their old and new values: all that were given for a new record, and the last
+    /// The fields that were changed, with their old and new values, contact details masked as in the record: all that were given for a new record, and the last
     /// ones of a deleted record.
-    async fn changes(&self) -> Vec<FieldChange> {
-        (self.changes)(&self.event)
+    async fn changes(&self, ctx: &Context<'_>) -> Vec<FieldChange> {
+        let viewer = ctx.viewer().ok();
+        let shown = |json: Option<Json>, field| {
+            json.map(|json| Json(detail::value(viewer, &self.event.entity, field, json.0)))
+        };
+        let masked = |change: FieldChange| FieldChange {
+            from: shown(change.from, change.field),
+            to: shown(change.to, change.field),
+            ..change
+        };
+        (self.changes)(&self.event).into_iter().map(masked).collect()
     }
 
     /// When the change was made.

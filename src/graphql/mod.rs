@@ -2,11 +2,12 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`problem`] errors · [`reach`] whose records are seen · [`limits`] what a document may cost.
+//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`limits`] what a document may cost.
 
 pub mod change;
 pub mod connection;
 pub mod context;
+pub mod detail;
 pub mod filter;
 pub mod guard;
 pub mod id;

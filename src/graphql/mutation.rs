@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::UserError;
-use super::{ContextExt, Session};
+use super::{ContextExt, Session, detail};
+use crate::auth::Viewer;
 use crate::db::schema::idempotency_keys;
 use crate::db::session::Shared;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -106,7 +107,8 @@ pub async fn mutate<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    outcome(attempt(ctx, operation, idempotency_key, Recall::Along, work).await)
+    let attempted = attempt(ctx, operation, idempotency_key, Recall::Along, work).await;
+    outcome(ctx, operation, attempted)
 }
 
 /// As [`mutate`], for work that takes on another role for a moment: nothing else may be on its way meanwhile.
@@ -122,13 +124,36 @@ pub async fn mutate_alone<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    outcome(attempt(ctx, operation, idempotency_key, Recall::Before, work).await)
+    let attempted = attempt(ctx, operation, idempotency_key, Recall::Before, work).await;
+    outcome(ctx, operation, attempted)
 }
 
-fn outcome<T>(attempted: Result<(T, Position)>) -> Result<(Option<T>, Outcome)> {
+fn outcome<T>(
+    ctx: &Context<'_>,
+    operation: &str,
+    attempted: Result<(T, Position)>,
+) -> Result<(Option<T>, Outcome)> {
     match attempted {
         Ok((done, position)) => Ok((Some(done), Outcome::at(position))),
+        Err(Error::Invalid(mut problems)) => {
+            for (field, current) in problems.iter_mut().flat_map(|problem| &mut problem.conflicts) {
+                mask_conflict(ctx.viewer().ok(), operation, field, current);
+            }
+            Outcome::of(Err(Error::Invalid(problems)))
+        }
         Err(error) => Outcome::of(Err(error)),
+    }
+}
+
+/// A conflict tells the current value of a field: masked, when it is a contact detail that the viewer may not see.
+fn mask_conflict(viewer: Option<&Viewer>, operation: &str, field: &str, current: &mut String) {
+    let entity = match operation {
+        "updateContact" => "contact",
+        "updateCompany" => "company",
+        _ => return,
+    };
+    if let Ok(value) = serde_json::from_str(current) {
+        *current = detail::value(viewer, entity, field, value).to_string();
     }
 }
 

@@ -11,6 +11,7 @@ use crate::db::reach::Resource;
 use crate::db::schema::companies;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::change::Followed;
+use crate::graphql::detail::Detail;
 use crate::graphql::reach::Belongs;
 use crate::identity::User;
 
@@ -22,8 +23,8 @@ pub struct Company {
     pub name: String,
     pub domain: Option<String>,
     pub industry: Option<String>,
-    pub email: Option<String>,
-    pub phone: Option<String>,
+    pub email: Option<Detail>,
+    pub phone: Option<Detail>,
     pub address: Option<PostalAddress>,
     pub owner_id: Option<Id<User>>,
     pub created_at: DateTime<Utc>,

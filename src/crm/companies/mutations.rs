@@ -10,6 +10,7 @@ use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::reach::Resource;
 use crate::error::{ProblemCode, Result};
+use crate::graphql::detail::Detail;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::{Can, Outcome, mutate, reach};
 use crate::identity::User;
@@ -160,8 +161,8 @@ impl CompanyMutation {
                 name: check.line("name", &input.name),
                 domain: check.optional_line("domain", input.domain),
                 industry: check.optional_line("industry", input.industry),
-                email: check.optional_email("email", input.email),
-                phone: check.optional_line("phone", input.phone),
+                email: check.optional_email("email", input.email).map(Detail::from),
+                phone: check.optional_line("phone", input.phone).map(Detail::from),
                 address: input.address.map(|address| address.checked(&mut check)),
                 owner_id: reach::owner(work, Resource::Companies, input.owner_id),
                 created_at: work.now(),
@@ -198,9 +199,9 @@ impl CompanyMutation {
             let industry = check.patch("industry", input.industry, Check::optional_line);
             patch.set_or_clear("industry", &mut company.industry, industry);
             let email = check.patch("email", input.email, Check::optional_email);
-            patch.set_or_clear("email", &mut company.email, email);
+            patch.set_or_clear("email", &mut company.email, email.map_value(Detail::from));
             let phone = check.patch("phone", input.phone, Check::optional_line);
-            patch.set_or_clear("phone", &mut company.phone, phone);
+            patch.set_or_clear("phone", &mut company.phone, phone.map_value(Detail::from));
             let address = input.address.map_value(|address| address.checked(&mut check));
             patch.set_or_clear("address", &mut company.address, address);
             patch.set_or_clear("ownerId", &mut company.owner_id, input.owner_id);

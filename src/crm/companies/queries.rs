@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::Company;
 use super::types::CompanyFilter;
-use crate::auth::Permission;
+use crate::auth::{Permission, Rights};
 use crate::db::id::Id;
 use crate::db::schema::companies;
 use crate::db::select::{Listing, Predicate, contains_pattern};
@@ -46,34 +46,54 @@ impl Batch for CompanyById {
 /// The condition that a filter stands for.
 ///
 /// # Errors
-/// [`Error::BadInput`] for values that no list can be filtered by.
-pub fn matching(filter: CompanyFilter) -> Result<Predicate> {
+/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by contact details
+/// that the viewer may not see.
+pub fn matching(filter: CompanyFilter, rights: &Rights) -> Result<Predicate> {
     let own = [
         filter.id.map(|id| id.on(companies::id)),
         filter.name.map(|name| name.on(companies::name)),
         filter.domain.map(|domain| domain.on(companies::domain)),
         filter.industry.map(|industry| industry.on(companies::industry)),
-        filter.email.map(|email| email.on(companies::email)),
+        filter.email.map(|email| email.on(companies::email, rights)),
         filter.owner_id.map(|owner| owner.on(companies::owner_id)),
         filter.created_at.map(|moment| moment.on(companies::created_at)),
         filter.updated_at.map(|moment| moment.on(companies::updated_at)),
     ];
     let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
-    combine(own, filter.and, filter.or, filter.not, matching)
+    combine(own, filter.and, filter.or, filter.not, |inner| {
+        matching(inner, rights)
+    })
 }
 
 /// The rows of a list: a text that name, domain or e-mail contains, and a filter.
 ///
 /// # Errors
 /// As [`matching`].
-pub(super) fn listed(search: Option<&str>, filter: Option<CompanyFilter>) -> Result<Listing> {
-    let listing = Listing::from(filter.map(matching).transpose()?.unwrap_or_default());
+pub(super) fn listed(
+    search: Option<&str>,
+    filter: Option<CompanyFilter>,
+    rights: &Rights,
+) -> Result<Listing> {
+    let listing = Listing::from(
+        filter
+            .map(|filter| matching(filter, rights))
+            .transpose()?
+            .unwrap_or_default(),
+    );
     let Some(text) = search else {
         return Ok(listing);
     };
     // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
     let pattern = contains_pattern(&sought(text.to_owned())?);
-    let search = Predicate::sql("search_companies(lower(?))").bind::<Text, _>(pattern);
+    let search = if rights.permits(Permission::ContactDetailsRead) {
+        Predicate::sql("search_companies(lower(?))").bind::<Text, _>(pattern)
+    } else {
+        // Who may not see an e-mail address would find it out letter by letter.
+        let named = "(SELECT * FROM search_companies(lower(?)) AS found WHERE lower(found.name) LIKE lower(?)) AS named";
+        Predicate::sql(named)
+            .bind::<Text, _>(pattern.clone())
+            .bind::<Text, _>(pattern)
+    };
     Ok(listing.found_by(search))
 }
 

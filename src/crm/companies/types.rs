@@ -13,6 +13,7 @@ use crate::crm::interactions::{Interaction, InteractionsByCompany};
 use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
+use crate::graphql::detail::{AddressLine, Detail, DetailFilter};
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
@@ -41,17 +42,17 @@ impl Company {
         self.industry.as_deref()
     }
 
-    /// The company's general e-mail address.
-    async fn email(&self) -> Option<&str> {
-        self.email.as_deref()
+    /// The company's general e-mail address; as `i•••@acme.example` for who lacks `CONTACT_DETAILS_READ`.
+    async fn email(&self) -> Option<&Detail> {
+        self.email.as_ref()
     }
 
-    /// The company's telephone number.
-    async fn phone(&self) -> Option<&str> {
-        self.phone.as_deref()
+    /// The company's telephone number; as `•••• 42` for who lacks `CONTACT_DETAILS_READ`.
+    async fn phone(&self) -> Option<&Detail> {
+        self.phone.as_ref()
     }
 
-    /// The company's postal address.
+    /// The company's postal address; but for the country, `•••` for who lacks `CONTACT_DETAILS_READ`.
     async fn address(&self) -> Option<Address<'_>> {
         let PostalAddress {
             street,
@@ -61,10 +62,10 @@ impl Company {
             country_code,
         } = self.address.as_ref()?;
         Some(Address {
-            street: street.as_deref(),
-            city: city.as_deref(),
-            region: region.as_deref(),
-            postal_code: postal_code.as_deref(),
+            street: street.as_deref().map(AddressLine),
+            city: city.as_deref().map(AddressLine),
+            region: region.as_deref().map(AddressLine),
+            postal_code: postal_code.as_deref().map(AddressLine),
             country_code: country_code.as_deref(),
         })
     }
@@ -131,13 +132,13 @@ impl Company {
 #[graphql(name = "PostalAddress")]
 struct Address<'a> {
     /// Street and number, in as many lines as it takes.
-    street: Option<&'a str>,
+    street: Option<AddressLine<'a>>,
     /// The city or town.
-    city: Option<&'a str>,
+    city: Option<AddressLine<'a>>,
     /// The state, province or region.
-    region: Option<&'a str>,
+    region: Option<AddressLine<'a>>,
     /// The postal code.
-    postal_code: Option<&'a str>,
+    postal_code: Option<AddressLine<'a>>,
     /// The country, as two letters of ISO 3166, for example `DE`.
     country_code: Option<&'a str>,
 }
@@ -153,8 +154,8 @@ pub struct CompanyFilter {
     pub domain: Option<StringFilter>,
     /// By industry.
     pub industry: Option<StringFilter>,
-    /// By e-mail address.
-    pub email: Option<StringFilter>,
+    /// By e-mail address. Needs `CONTACT_DETAILS_READ`.
+    pub email: Option<DetailFilter>,
     /// By the user who looks after them.
     pub owner_id: Option<IdFilter<User>>,
     /// By when they were added.
@@ -195,7 +196,7 @@ impl CompanyQuery {
     }
 
     /// The tenant's companies, newest first unless ordered otherwise. `search` finds a text anywhere in name, domain
-    /// or e-mail address.
+    /// or e-mail address; for who lacks `CONTACT_DETAILS_READ`, in the name.
     #[graphql(guard = "Can(Permission::CompaniesRead)")]
     #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
     async fn companies(
@@ -214,9 +215,9 @@ impl CompanyQuery {
         let order = order_by
             .map(|by| (by.field, by.direction))
             .unwrap_or((CompanyOrderField::CreatedAt, OrderDirection::Desc));
-        let args = PageArgs::new(first, after, last, before);
+        let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::listed(search.as_deref(), filter.clone())
+            queries::listed(search.as_deref(), filter.clone(), &viewer.rights)
         })
         .await
     }

@@ -13,6 +13,7 @@ use crate::db::schema::contacts;
 use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
+use crate::graphql::detail::Detail;
 use crate::graphql::reach::Belongs;
 use crate::identity::User;
 
@@ -22,8 +23,8 @@ use crate::identity::User;
 pub struct Contact {
     pub id: Id<Contact>,
     pub name: String,
-    pub email: Option<String>,
-    pub phone: Option<String>,
+    pub email: Option<Detail>,
+    pub phone: Option<Detail>,
     pub job_title: Option<String>,
     pub company_id: Option<Id<Company>>,
     pub lifecycle_stage: LifecycleStage,

@@ -11,6 +11,7 @@ use crate::crm::companies::Company;
 use crate::db::id::Id;
 use crate::db::reach::Resource;
 use crate::error::Result;
+use crate::graphql::detail::Detail;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::{Can, Outcome, mutate, reach};
 use crate::identity::User;
@@ -140,8 +141,8 @@ impl ContactMutation {
             let contact = Contact {
                 id: Id::generate(),
                 name: check.line("name", &input.name),
-                email: check.optional_email("email", input.email),
-                phone: check.optional_line("phone", input.phone),
+                email: check.optional_email("email", input.email).map(Detail::from),
+                phone: check.optional_line("phone", input.phone).map(Detail::from),
                 job_title: check.optional_line("jobTitle", input.job_title),
                 company_id: input.company_id,
                 lifecycle_stage: input.lifecycle_stage,
@@ -182,9 +183,9 @@ impl ContactMutation {
                 input.name.map(|name| check.line("name", &name)),
             );
             let email = check.patch("email", input.email, Check::optional_email);
-            patch.set_or_clear("email", &mut contact.email, email);
+            patch.set_or_clear("email", &mut contact.email, email.map_value(Detail::from));
             let phone = check.patch("phone", input.phone, Check::optional_line);
-            patch.set_or_clear("phone", &mut contact.phone, phone);
+            patch.set_or_clear("phone", &mut contact.phone, phone.map_value(Detail::from));
             let job_title = check.patch("jobTitle", input.job_title, Check::optional_line);
             patch.set_or_clear("jobTitle", &mut contact.job_title, job_title);
             let company = (

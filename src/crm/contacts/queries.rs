@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::Contact;
 use super::model::ContactOrderField;
 use super::types::ContactFilter;
-use crate::auth::Permission;
+use crate::auth::{Permission, Rights};
 use crate::crm::companies::{self, Company};
 use crate::db::id::Id;
 use crate::db::schema::contacts;
@@ -64,19 +64,20 @@ impl Children for ContactsByCompany {
 /// The condition that a filter stands for.
 ///
 /// # Errors
-/// [`Error::BadInput`] for values that no list can be filtered by.
-pub fn matching(filter: ContactFilter) -> Result<Predicate> {
+/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by contact details
+/// that the viewer may not see.
+pub fn matching(filter: ContactFilter, rights: &Rights) -> Result<Predicate> {
     let at_company = |company| {
         Ok(Predicate::refers_to(
             contacts::company_id,
             "companies",
-            companies::matching(company)?,
+            companies::matching(company, rights)?,
         ))
     };
     let own = [
         filter.id.map(|id| id.on(contacts::id)),
         filter.name.map(|name| name.on(contacts::name)),
-        filter.email.map(|email| email.on(contacts::email)),
+        filter.email.map(|email| email.on(contacts::email, rights)),
         filter.job_title.map(|title| title.on(contacts::job_title)),
         filter.company_id.map(|company| company.on(contacts::company_id)),
         filter.company.map(at_company),
@@ -93,21 +94,40 @@ pub fn matching(filter: ContactFilter) -> Result<Predicate> {
         filter.updated_at.map(|moment| moment.on(contacts::updated_at)),
     ];
     let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
-    combine(own, filter.and, filter.or, filter.not, matching)
+    combine(own, filter.and, filter.or, filter.not, |inner| {
+        matching(inner, rights)
+    })
 }
 
 /// The rows of a list: a text that name, e-mail or job title contains, and a filter.
 ///
 /// # Errors
 /// As [`matching`].
-pub(super) fn listed(search: Option<&str>, filter: Option<ContactFilter>) -> Result<Listing> {
-    let listing = Listing::from(filter.map(matching).transpose()?.unwrap_or_default());
+pub(super) fn listed(
+    search: Option<&str>,
+    filter: Option<ContactFilter>,
+    rights: &Rights,
+) -> Result<Listing> {
+    let listing = Listing::from(
+        filter
+            .map(|filter| matching(filter, rights))
+            .transpose()?
+            .unwrap_or_default(),
+    );
     let Some(text) = search else {
         return Ok(listing);
     };
     // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
     let pattern = contains_pattern(&sought(text.to_owned())?);
-    let search = Predicate::sql("search_contacts(lower(?))").bind::<Text, _>(pattern);
+    let search = if rights.permits(Permission::ContactDetailsRead) {
+        Predicate::sql("search_contacts(lower(?))").bind::<Text, _>(pattern)
+    } else {
+        // Who may not see an e-mail address would find it out letter by letter.
+        let named = "(SELECT * FROM search_contacts(lower(?)) AS found WHERE lower(found.name) LIKE lower(?)) AS named";
+        Predicate::sql(named)
+            .bind::<Text, _>(pattern.clone())
+            .bind::<Text, _>(pattern)
+    };
     Ok(listing.found_by(search))
 }
 

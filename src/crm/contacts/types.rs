@@ -13,6 +13,7 @@ use crate::crm::interactions::{Interaction, InteractionsByContact};
 use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
+use crate::graphql::detail::{Detail, DetailFilter};
 use crate::graphql::filter::{DateTimeFilter, EnumFilter, IdFilter, IntFilter, StringFilter};
 use crate::graphql::scalar::DateTime;
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
@@ -31,14 +32,14 @@ impl Contact {
         &self.name
     }
 
-    /// The contact's e-mail address.
-    async fn email(&self) -> Option<&str> {
-        self.email.as_deref()
+    /// The contact's e-mail address; as `j•••@acme.example` for who lacks `CONTACT_DETAILS_READ`.
+    async fn email(&self) -> Option<&Detail> {
+        self.email.as_ref()
     }
 
-    /// The contact's telephone number.
-    async fn phone(&self) -> Option<&str> {
-        self.phone.as_deref()
+    /// The contact's telephone number; as `•••• 42` for who lacks `CONTACT_DETAILS_READ`.
+    async fn phone(&self) -> Option<&Detail> {
+        self.phone.as_ref()
     }
 
     /// What the contact does at the company, for example `Head of Purchasing`.
@@ -128,8 +129,8 @@ pub struct ContactFilter {
     pub id: Option<IdFilter<Contact>>,
     /// By name.
     pub name: Option<StringFilter>,
-    /// By e-mail address.
-    pub email: Option<StringFilter>,
+    /// By e-mail address. Needs `CONTACT_DETAILS_READ`.
+    pub email: Option<DetailFilter>,
     /// By job title.
     pub job_title: Option<StringFilter>,
     /// By the company that they work at.
@@ -184,7 +185,7 @@ impl ContactQuery {
     }
 
     /// The tenant's contacts, newest first unless ordered otherwise. `search` finds a text anywhere in name, e-mail
-    /// address or job title.
+    /// address or job title; for who lacks `CONTACT_DETAILS_READ`, in the name.
     #[graphql(guard = "Can(Permission::ContactsRead)")]
     #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
     async fn contacts(
@@ -201,9 +202,9 @@ impl ContactQuery {
         let order = order_by.map_or((ContactOrderField::CreatedAt, OrderDirection::Desc), |by| {
             (by.field, by.direction)
         });
-        let args = PageArgs::new(first, after, last, before);
+        let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::listed(search.as_deref(), filter.clone())
+            queries::listed(search.as_deref(), filter.clone(), &viewer.rights)
         })
         .await
     }

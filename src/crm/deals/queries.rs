@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 
 use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, STAGE_CHANGED};
 use super::types::DealFilter;
-use crate::auth::Permission;
+use crate::auth::{Permission, Rights};
 use crate::crm::companies::{self, Company};
 use crate::crm::contacts::{self, Contact};
 use crate::crm::pipelines::PipelineStage;
@@ -221,12 +221,14 @@ impl Batch for StageTotals {
 ///
 /// # Errors
 /// [`Error::BadInput`] for values that no list can be filtered by.
-pub fn matching(filter: DealFilter) -> Result<Predicate> {
+pub fn matching(filter: DealFilter, rights: &Rights) -> Result<Predicate> {
     let contact = filter.contact.map(|contact| {
-        contacts::matching(*contact).map(|inner| Predicate::refers_to(deals::contact_id, "contacts", inner))
+        contacts::matching(*contact, rights)
+            .map(|inner| Predicate::refers_to(deals::contact_id, "contacts", inner))
     });
     let company = filter.company.map(|company| {
-        companies::matching(*company).map(|inner| Predicate::refers_to(deals::company_id, "companies", inner))
+        companies::matching(*company, rights)
+            .map(|inner| Predicate::refers_to(deals::company_id, "companies", inner))
     });
     let own = [
         filter.id.map(|id| id.on(deals::id)),
@@ -253,7 +255,9 @@ pub fn matching(filter: DealFilter) -> Result<Predicate> {
         company,
     ];
     let own = own.into_iter().flatten().collect::<Result<Vec<_>>>()?;
-    combine(own, filter.and, filter.or, filter.not, matching)
+    combine(own, filter.and, filter.or, filter.not, |inner| {
+        matching(inner, rights)
+    })
 }
 
 /// Reads a deal and locks it until the end of the transaction.

@@ -311,9 +311,9 @@ impl DealQuery {
         let order = order_by.map_or((DealOrderField::CreatedAt, OrderDirection::Desc), |by| {
             (by.field, by.direction)
         });
-        let args = PageArgs::new(first, after, last, before);
+        let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::matching(filter.clone().unwrap_or_default())
+            queries::matching(filter.clone().unwrap_or_default(), &viewer.rights)
         })
         .await
     }
