@@ -81,7 +81,6 @@ pub(super) fn matching(filter: UserFilter) -> Result<Predicate> {
         filter.name.map(|name| name.on(users::name)),
         filter.email.map(|email| email.on(users::email)),
         filter.role.map(|role| role.on(users::role)),
-        filter.custom_role_id.map(|role| role.on(users::custom_role_id)),
         filter
             .is_active
             .map(|active| Ok(Predicate::compare(users::is_active, "=", active))),

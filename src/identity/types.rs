@@ -242,8 +242,6 @@ pub struct UserFilter {
     pub email: Option<StringFilter>,
     /// By role.
     pub role: Option<EnumFilter<Role>>,
-    /// By role of the tenant's own.
-    pub custom_role_id: Option<IdFilter<CustomRole>>,
     /// By whether they may sign in.
     pub is_active: Option<bool>,
     /// All of these hold too.

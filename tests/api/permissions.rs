@@ -207,12 +207,13 @@ async fn nobody_gives_more_than_they_have_nor_meddles_with_who_has_more() {
             to(json!({ "customRoleId": within })),
         )
         .await;
-    let the_admin = json!({ "userId": user(&admin), "isActive": false });
+    let another = app.user(&admin, Role::Admin).await;
+    let the_admin = json!({ "userId": user(&another), "isActive": false });
     refused("updateUser", "UpdateUserInput", the_admin, "userId").await;
     refused(
         "deleteUser",
         "DeleteUserInput",
-        json!({ "userId": user(&admin) }),
+        json!({ "userId": user(&another) }),
         "userId",
     )
     .await;

@@ -315,8 +315,8 @@ async fn each_role_gets_exactly_what_the_policy_says() {
         clients.push(app.user(&admin, *role).await);
     }
     // Roles of the tenant's own: whatever one permits, the other does not.
-    let user = app.user(&admin, Role::Viewer).await;
     for odd in [false, true] {
+        let user = app.user(&admin, Role::Viewer).await;
         let half = Permission::ALL
             .iter()
             .enumerate()
