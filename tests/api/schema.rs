@@ -438,7 +438,12 @@ async fn what_diesel_knows_of_the_tables_is_what_the_migrations_made() {
     for row in rows {
         let (table, column, not_null, ty): (String, String, bool, String) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
-        let mut ty = ty[..1].to_uppercase() + &ty[1..];
+        let capital = |ty: &str| ty[..1].to_uppercase() + &ty[1..];
+        // PostgreSQL names an array by its elements.
+        let mut ty = match ty.strip_prefix('_') {
+            Some(element) => format!("Array<{}>", capital(element)),
+            None => capital(&ty),
+        };
         if !not_null {
             ty = format!("Nullable<{ty}>");
         }
