@@ -68,11 +68,14 @@ fn discreet(metadata: &Metadata<'_>) -> bool {
     ours || *metadata.level() <= Level::INFO
 }
 
+/// Takes a whole line, its end included.
+type Out = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// Writes lines.
 struct Lines {
     format: LogFormat,
     colours: bool,
-    out: Box<dyn Fn(&[u8]) + Send + Sync>,
+    out: Out,
 }
 
 /// The values of a span or of an event.

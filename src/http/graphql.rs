@@ -50,7 +50,7 @@ struct Refused {
     /// For 405: what would be allowed, where that is not GET and POST.
     allow: Option<HeaderValue>,
     /// For 429: what there is too much of.
-    limit: Option<throttle::Refused>,
+    limit: Option<Box<throttle::Refused>>,
 }
 
 impl Refused {
@@ -90,7 +90,7 @@ impl From<throttle::Refused> for Refused {
     fn from(limit: throttle::Refused) -> Self {
         Self {
             code: RATE_LIMITED,
-            limit: Some(limit),
+            limit: Some(Box::new(limit)),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "")
         }
     }

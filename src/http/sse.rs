@@ -46,6 +46,7 @@ const ALIVE: Bytes = Bytes::from_static(b":\n\n");
 type Results = BoxStream<'static, Result<Bytes, Vec<ServerError>>>;
 
 /// Runs an operation and answers with its results as they come.
+#[expect(clippy::too_many_arguments, reason = "all that is known of a request")]
 pub fn respond<B: Backend>(
     http: Arc<Http<B>>,
     viewer: Option<B::Viewer>,

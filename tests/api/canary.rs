@@ -66,8 +66,7 @@ impl Client<'_> {
 
 const SIGN_UP: &str =
     "mutation CanaryTest($input: SignUpInput!) { signUp(input: $input) { accessToken userErrors { code } } }";
-const SIGN_IN: &str =
-    "mutation CanaryTest($input: SignInInput!) { signIn(input: $input) { accessToken userErrors { code } } }";
+const SIGN_IN: &str = "mutation CanaryTest($input: SignInInput!) { signIn(input: $input) { accessToken refreshToken userErrors { code } } }";
 const CONTACT: &str = "mutation CanaryTest($input: CreateContactInput!) { createContact(input: $input) { contact { id } userErrors { code } } }";
 
 /// What must not be found. Each is a word of its own, so that it is known which.
@@ -162,6 +161,21 @@ async fn work(address: &str, url: &str, canaries: &mut Canaries) {
         .unwrap()
         .to_owned();
     canaries.add("access token", token.rsplit('.').next().unwrap());
+
+    let refresh = answer["data"]["signIn"]["refreshToken"].as_str().unwrap();
+    canaries.add("refresh token", refresh.rsplit('.').next().unwrap());
+    let used_up = refresh.to_owned();
+    let again = "mutation($token: String!) { refreshSession(input: { refreshToken: $token }) { accessToken refreshToken } }";
+    for _ in 0..2 {
+        let body = json!({ "query": again, "variables": { "token": used_up } });
+        let answer = client.post(body).await;
+        let successor = answer["data"]["refreshSession"]["refreshToken"].as_str().unwrap();
+        canaries.add("refresh token", successor.rsplit('.').next().unwrap());
+    }
+    let made_up = canaries.word("made-up refresh token");
+    client
+        .post(json!({ "query": again, "variables": { "token": made_up } }))
+        .await;
 
     // Tokens that are none, in each place where one can be.
     let forged = format!("eyJhbGciOiJub25lIn0.{}.x", canaries.word("forged token"));

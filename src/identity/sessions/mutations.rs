@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Session;
 use super::model::RefreshToken;
 use super::queries::{self, Refreshed, Which};
-use crate::auth::Revocations;
+use crate::auth::{Limiter, Policy, Revocations};
 use crate::crypto::Vault;
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
@@ -157,6 +157,10 @@ async fn refresh(ctx: &Context<'_>, token: &str) -> Result<SignedIn> {
     let Some(token) = RefreshToken::parse(token) else {
         return Err(refused);
     };
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    limiter
+        .take_from(Policy::Refresh, ctx.session().origin(), 1)
+        .await?;
     match queries::refresh(ctx.session(), ctx.data_unchecked::<Arc<Vault>>(), &token).await? {
         Refreshed::On(signed_in) => Ok(*signed_in),
         Refreshed::Refused => Err(refused),
