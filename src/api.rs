@@ -24,6 +24,7 @@ use crate::crm::interactions::{
 use crate::crm::pipelines::{
     Pipeline, PipelineById, PipelineMutation, PipelineQuery, PipelineStage, StageById,
 };
+use crate::crm::secrets::{SecretsMutation, SecretsQuery};
 use crate::crypto::Vault;
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
@@ -40,6 +41,7 @@ use crate::identity::{
     TeamMutation, TeamQuery, Tenant, TenantById, User, UserById,
 };
 use crate::mail::Mail;
+use crate::sensitive::DataKeys;
 
 /// The schema of Dealstream.
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
@@ -59,6 +61,7 @@ pub struct Query(
     DealQuery,
     InteractionQuery,
     AuditQuery,
+    SecretsQuery,
     NodeQuery,
 );
 
@@ -79,6 +82,7 @@ pub struct Mutation(
     PipelineMutation,
     DealMutation,
     InteractionMutation,
+    SecretsMutation,
 );
 
 /// What can be followed.
@@ -217,6 +221,8 @@ fn builder() -> SchemaBuilder {
 /// What resolvers need besides the session; each is found by its type, as `ctx.data_unchecked::<Arc<…>>()`.
 pub struct Services {
     pub vault: Arc<Vault>,
+    /// The keys of sensitive fields.
+    pub data_keys: Arc<DataKeys>,
     pub tokens: Arc<Tokens>,
     pub revocations: Arc<Revocations>,
     /// Bounds what may be asked how often.
@@ -231,6 +237,7 @@ pub struct Services {
 pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
     let Services {
         vault,
+        data_keys,
         tokens,
         revocations,
         limiter,
@@ -239,6 +246,7 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
     } = services;
     let schema = builder()
         .data(vault)
+        .data(data_keys)
         .data(tokens)
         .data(revocations)
         .data(limiter)

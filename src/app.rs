@@ -29,6 +29,7 @@ use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
 use crate::identity;
 use crate::mail::Mail;
+use crate::sensitive::DataKeys;
 
 /// The running application: everything that a request needs.
 pub struct App {
@@ -89,6 +90,7 @@ impl App {
         let mail = Mail::new(&config, db.clone(), vault.clone())?;
         let services = Services {
             vault: vault.clone(),
+            data_keys: DataKeys::new(vault.clone()),
             tokens: tokens.clone(),
             revocations: revocations.clone(),
             limiter: limiter.clone(),

@@ -38,4 +38,5 @@ pub mod graphql;
 pub mod http;
 pub mod identity;
 pub mod mail;
+pub mod sensitive;
 pub mod telemetry;

@@ -11,11 +11,13 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dealstream::app::{self, App};
 use dealstream::auth::keys::AHEAD;
 use dealstream::config::Config;
+use dealstream::crm::secrets;
 use dealstream::db::embedded::Embedded;
 use dealstream::db::id::read_id;
 use dealstream::db::{Database, migrate};
 use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
+use dealstream::sensitive::DataKeys;
 use dealstream::{api, audit, demo, events, http, telemetry};
 
 #[global_allocator]
@@ -72,6 +74,21 @@ enum KeysCommand {
         /// within a minute, and clients refresh theirs
         #[arg(long)]
         discard: bool,
+    },
+    /// Make new keys for sensitive fields, and seal all values anew under them while everything stays readable
+    RotateData {
+        /// Only those of this tenant, by its id
+        #[arg(long, value_name = "ID")]
+        tenant: Option<String>,
+        /// Make no new keys, and finish what an interrupted rotation has left
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Seal the keys of sensitive fields by the current master key, so that older ones can be taken out of the ring
+    Rewrap {
+        /// Only those of this tenant, by its id
+        #[arg(long, value_name = "ID")]
+        tenant: Option<String>,
     },
 }
 
@@ -192,13 +209,26 @@ async fn new_epoch(url: &str, tenant: Option<&str>) -> Result<(), String> {
 async fn keys(config: &Config, url: &str, command: &KeysCommand) -> Result<(), String> {
     let db = Database::new(url, 2, Duration::from_secs(10))?;
     migrate::verify_isolation(&db).await?;
-    let keys = app::keys(config, &db, &Arc::new(app::vault(config)?));
+    let vault = Arc::new(app::vault(config)?);
+    let data = match command {
+        KeysCommand::RotateData { tenant, resume } => {
+            Some(secrets::Renewal::Rotate(tenant.as_deref(), *resume))
+        }
+        KeysCommand::Rewrap { tenant } => Some(secrets::Renewal::Rewrap(tenant.as_deref())),
+        _ => None,
+    };
+    if let Some(renewal) = data {
+        println!("{}", secrets::renew(&db, &DataKeys::new(vault), renewal).await?);
+        return Ok(());
+    }
+    let keys = app::keys(config, &db, &vault);
     let done = match command {
         KeysCommand::List => keys.look().await,
         KeysCommand::Rotate { now, discard } => {
             let ahead = if *now || *discard { Duration::ZERO } else { AHEAD };
             keys.rotate(ahead, *discard).await
         }
+        KeysCommand::RotateData { .. } | KeysCommand::Rewrap { .. } => Ok(()),
     };
     done.map_err(|error| {
         tracing::error!(?error, "the signing keys cannot be read or written");

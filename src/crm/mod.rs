@@ -6,3 +6,4 @@ pub mod contacts;
 pub mod deals;
 pub mod interactions;
 pub mod pipelines;
+pub mod secrets;

@@ -3,6 +3,7 @@
 //! The primitives are those of AWS-LC: AES-256-GCM (NIST SP 800-38D), HKDF-SHA-256 (RFC 5869), SHA-256. What is ours is
 //! which key is taken and what a ciphertext is bound to.
 
+pub mod field;
 mod vault;
 
 pub use vault::{MasterKey, Vault};

@@ -362,13 +362,38 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    data_keys (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        purpose -> Text,
+        is_current -> Bool,
+        sealed -> Bytea,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    company_secrets (tenant_id, company_id, field) {
+        tenant_id -> Uuid,
+        company_id -> Uuid,
+        field -> Text,
+        key_id -> Uuid,
+        sealed -> Bytea,
+        blind_index -> Nullable<Bytea>,
+        updated_at -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     api_keys,
     audit_entries,
     companies,
+    company_secrets,
     contacts,
     custom_roles,
+    data_keys,
     deal_stage_changes,
     deals,
     events,

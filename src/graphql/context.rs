@@ -17,6 +17,7 @@ use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Event, Hub, Work};
+use crate::sensitive::Disclosures;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,6 +29,7 @@ pub struct Session {
     hub: Arc<Hub>,
     viewer: Option<Viewer>,
     origin: Origin,
+    disclosures: Disclosures,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
     signals: Arc<Signals>,
@@ -92,6 +94,7 @@ impl Session {
             hub,
             viewer,
             origin: Origin::default(),
+            disclosures: Disclosures::default(),
             idempotency_key: None,
             reading: Mutex::default(),
             signals: Arc::default(),
@@ -148,6 +151,11 @@ impl Session {
     /// Where the request comes from. Of a run of a subscription, which is for all who ask the same, nothing is known.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Which sensitive fields the operation has been shown.
+    pub fn disclosures(&self) -> &Disclosures {
+        &self.disclosures
     }
 
     /// Sets the idempotency key that came with the request rather than in the input.

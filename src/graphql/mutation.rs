@@ -74,8 +74,16 @@ impl Outcome {
     }
 }
 
-/// Input fields that are not compared: a fast hash of a password would give it away to who gets hold of the table.
-const SECRETS: [&str; 4] = ["password", "currentPassword", "newPassword", "token"];
+/// Input fields that are not compared: a fast hash of a password, or of a tax id, would give it away to who gets hold of
+/// the table.
+const SECRETS: [&str; 6] = [
+    "password",
+    "currentPassword",
+    "newPassword",
+    "token",
+    "taxId",
+    "bankAccount",
+];
 
 fn without_secrets(mut input: serde_json::Value) -> serde_json::Value {
     if let Some(fields) = input.as_object_mut() {

@@ -58,6 +58,7 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["identity"],
     &["graphql"],
+    &["sensitive"],
     &["events"],
     &["auth", "mail"],
     &["db"],

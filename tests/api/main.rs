@@ -40,6 +40,7 @@ mod resume;
 mod retention;
 mod schema;
 mod scope;
+mod sensitive;
 mod sessions;
 mod settings;
 mod sse;

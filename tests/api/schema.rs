@@ -225,6 +225,8 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("updateInteraction", Some(P::InteractionsWrite)),
         ("completeInteraction", Some(P::InteractionsWrite)),
         ("auditEvents", Some(P::AuditRead)),
+        ("companiesByTaxId", Some(P::SensitiveRead)),
+        ("updateSensitiveCompanyFields", Some(P::SensitiveWrite)),
         ("deleteInteraction", Some(P::InteractionsDelete)),
         ("apiKeys", Some(P::ApiKeysWrite)),
         ("createApiKey", Some(P::ApiKeysWrite)),

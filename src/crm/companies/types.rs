@@ -10,6 +10,7 @@ use crate::auth::Permission;
 use crate::crm::contacts::{Contact, ContactsByCompany};
 use crate::crm::deals::{Deal, DealsByCompany};
 use crate::crm::interactions::{Interaction, InteractionsByCompany};
+use crate::crm::secrets::{self, BankAccount};
 use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
@@ -68,6 +69,18 @@ impl Company {
             postal_code: postal_code.as_deref().map(AddressLine),
             country_code: country_code.as_deref(),
         })
+    }
+
+    /// The company's tax id, without spaces and punctuation. Needs `SENSITIVE_READ`, and the audit trail records who sees it.
+    /// Subscriptions do not send it.
+    async fn tax_id(&self, ctx: &Context<'_>) -> Option<Result<String>> {
+        secrets::tax_id(ctx, self.id).await
+    }
+
+    /// The company's bank account. Needs `SENSITIVE_READ`, and the audit trail records who sees it. Subscriptions do not
+    /// send it.
+    async fn bank_account(&self, ctx: &Context<'_>) -> Option<Result<BankAccount>> {
+        secrets::bank_account(ctx, self.id).await
     }
 
     /// The user who looks after the company.

@@ -183,6 +183,14 @@ impl TestApp {
             .expect("a connection was not given back");
     }
 
+    /// Somebody who is known already.
+    pub fn acting_as(&self, viewer: Viewer) -> Client {
+        Client {
+            viewer: Some(viewer),
+            ..self.anon()
+        }
+    }
+
     /// Who a token stands for.
     pub async fn with_token(&self, token: &str) -> Client {
         Client {

@@ -407,6 +407,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         }
         "createPipelineStage" => json!({ "pipelineId": id("pipeline"), "name": "New" }),
         "createInteraction" => json!({ "kind": "CALL", "subject": "New", "contactId": id("contact") }),
+        "companiesByTaxId" => return json!({ "taxId": "DE811907980" }),
+        "updateSensitiveCompanyFields" => json!({ "companyId": id("company"), "taxId": "DE811907980" }),
         "updateCompany" | "deleteCompany" => json!({ "companyId": id("company") }),
         "updateContact" | "deleteContact" => json!({ "contactId": id("contact") }),
         "updatePipeline" | "deletePipeline" => json!({ "pipelineId": id("pipeline") }),

@@ -1,0 +1,2 @@
+DROP TABLE company_secrets;
+DROP TABLE data_keys;

@@ -1,0 +1,136 @@
+//! The highly sensitive fields of companies: tax id and bank account. Sealed in a table of their own, shown to who may see
+//! them and never unnoticed; in no list, history, search or log.
+
+mod model;
+mod mutations;
+mod queries;
+mod types;
+
+pub use model::{CompanySecret, SecretField};
+pub use mutations::SecretsMutation;
+pub use queries::insert_sealed;
+pub use types::{BankAccount, SecretsQuery, bank_account, tax_id};
+
+use uuid::Uuid;
+
+use crate::db::Database;
+use crate::db::id::{read_id, write_id};
+use crate::error::{Error, Result};
+use crate::sensitive::{self, DataKeys};
+
+/// Values that are sealed anew in one transaction.
+const BATCH: i64 = 500;
+
+/// What a rotation has done in a tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rotated {
+    /// Values that are sealed under the new key now.
+    pub values: usize,
+    /// Keys that nothing is sealed under any more, and that are gone.
+    pub keys: usize,
+}
+
+/// Gives a tenant a new data key and seals all values anew under it, in batches, while everything stays readable. What an
+/// interrupted rotation has left is done first by the next: with `resume` no key is made, and only that is done.
+/// `report` is told how many values each batch had.
+///
+/// # Errors
+/// When the database fails, or a value cannot be opened; what has been done stays done.
+pub async fn rotate(
+    db: &Database,
+    keys: &DataKeys,
+    tenant: Uuid,
+    resume: bool,
+    report: impl Fn(usize),
+) -> Result<Rotated> {
+    if !resume && keys.has_any(db, tenant).await? {
+        let tx = db.begin(tenant).await?;
+        keys.renew(&tx).await?;
+        tx.commit().await?;
+    }
+    let mut rotated = Rotated::default();
+    loop {
+        let tx = db.begin(tenant).await?;
+        let done = queries::seal_anew(&tx, keys, BATCH).await?;
+        tx.commit().await?;
+        report(done);
+        rotated.values += done;
+        if done == 0 {
+            break;
+        }
+    }
+    let tx = db.begin(tenant).await?;
+    for key in keys.retired(tx.conn()).await? {
+        // A transaction that took the old key just before may still be about to use it: then it stays for the next time.
+        if !queries::is_used(&tx, key).await? {
+            keys.forget(&tx, key).await?;
+            rotated.keys += 1;
+        }
+    }
+    tx.commit().await?;
+    Ok(rotated)
+}
+
+/// What the command line can do with the keys of sensitive fields: of the tenant with this id, or of all.
+#[derive(Debug, Clone, Copy)]
+pub enum Renewal<'a> {
+    /// New keys; or, to finish what was interrupted, none.
+    Rotate(Option<&'a str>, bool),
+    /// The same keys, sealed by the current master key.
+    Rewrap(Option<&'a str>),
+}
+
+/// Renews the keys of sensitive fields, and tells how far it has come, tenant by tenant.
+///
+/// # Errors
+/// A sentence for the operator. What has been done by then stays done.
+pub async fn renew(db: &Database, keys: &DataKeys, renewal: Renewal<'_>) -> Result<String, String> {
+    let told = |error: Error| {
+        tracing::error!(?error, "the keys of sensitive fields cannot be renewed");
+        error.message()
+    };
+    let (Renewal::Rotate(tenant, _) | Renewal::Rewrap(tenant)) = renewal;
+    let tenant = match tenant.map(|id| (id, read_id(id))) {
+        None => None,
+        Some((_, Some(("tenant", tenant)))) => Some(tenant),
+        Some((id, _)) => {
+            return Err(format!(
+                "{id} is not the id of a tenant, which begins with `tenant_`"
+            ));
+        }
+    };
+    let tenants = sensitive::tenants(db, tenant).await.map_err(told)?;
+    let mut rotated = Rotated::default();
+    let mut rewrapped = 0;
+    for (number, tenant) in tenants.iter().enumerate() {
+        match renewal {
+            Renewal::Rotate(_, resume) => {
+                let progress = |values| {
+                    let tenant = write_id("tenant", *tenant);
+                    tracing::info!(%tenant, number = number + 1, of = tenants.len(), values, "sealed anew");
+                };
+                let done = rotate(db, keys, *tenant, resume, progress).await.map_err(told)?;
+                rotated.values += done.values;
+                rotated.keys += done.keys;
+            }
+            Renewal::Rewrap(_) => rewrapped += rewrap(db, keys, *tenant).await.map_err(told)?,
+        }
+    }
+    let tenants = tenants.len();
+    Ok(match renewal {
+        Renewal::Rotate(..) => {
+            let Rotated { values, keys } = rotated;
+            format!("Tenants: {tenants}, values sealed anew: {values}, old keys taken away: {keys}.")
+        }
+        Renewal::Rewrap(_) => {
+            format!("Tenants: {tenants}, keys sealed by the current master key: {rewrapped}.")
+        }
+    })
+}
+
+async fn rewrap(db: &Database, keys: &DataKeys, tenant: Uuid) -> Result<usize> {
+    let tx = db.begin(tenant).await?;
+    let count = keys.rewrap(&tx).await?;
+    tx.commit().await?;
+    Ok(count)
+}

@@ -1,0 +1,189 @@
+//! All SQL about the sensitive fields of companies.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::SecretField;
+use super::model::CompanySecret;
+use crate::auth::Permission;
+use crate::crm::companies::Company;
+use crate::db::id::Id;
+use crate::db::schema::{companies, company_secrets};
+use crate::db::session::Transaction;
+use crate::db::statement::statement;
+use crate::error::{Error, ProblemCode, Result};
+use crate::graphql::Batch;
+use crate::sensitive::DataKeys;
+
+/// Loads the sealed fields of companies.
+pub struct SecretsByCompany;
+
+impl Batch for SecretsByCompany {
+    type Key = Id<Company>;
+    type Value = Arc<Vec<CompanySecret>>;
+    const READ: Permission = Permission::SensitiveRead;
+
+    async fn load(
+        conn: &AsyncPgConnection,
+        keys: &[Id<Company>],
+    ) -> Result<HashMap<Id<Company>, Arc<Vec<CompanySecret>>>> {
+        let found: Vec<CompanySecret> = company_secrets::table
+            .filter(company_secrets::company_id.eq_any(keys))
+            .select(CompanySecret::as_select())
+            .load(&mut &*conn)
+            .await?;
+        let mut of: HashMap<Id<Company>, Vec<CompanySecret>> = HashMap::new();
+        for secret in found {
+            of.entry(secret.company_id).or_default().push(secret);
+        }
+        Ok(of
+            .into_iter()
+            .map(|(id, secrets)| (id, Arc::new(secrets)))
+            .collect())
+    }
+}
+
+/// The companies with this blind index, by name; 100 at most. What the viewer may not see is not among them.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn found(
+    conn: &AsyncPgConnection,
+    field: SecretField,
+    blind: &[u8],
+) -> Result<Vec<Id<Company>>> {
+    let with = company_secrets::table
+        .filter(
+            company_secrets::field
+                .eq(field)
+                .and(company_secrets::blind_index.eq(blind)),
+        )
+        .select(company_secrets::company_id);
+    let found = companies::table
+        .filter(companies::id.eq_any(with))
+        .order((companies::name, companies::id))
+        .limit(100)
+        .select(companies::id);
+    Ok(found.load(&mut &*conn).await?)
+}
+
+/// Reads a company and locks it until the end of the transaction, and notes that it has changed.
+///
+/// # Errors
+/// As a user error when there is no such company.
+pub(super) async fn touch(
+    tx: &Transaction,
+    id: Id<Company>,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Company> {
+    statement("UPDATE companies SET version = version + 1, updated_at = ? WHERE id = ?")
+        .bind::<Timestamptz, _>(now)
+        .bind::<SqlUuid, _>(id)
+        .execute(&mut tx.conn())
+        .await?;
+    let found = companies::table
+        .filter(companies::id.eq(id))
+        .select(Company::as_select());
+    let found = found.first(&mut tx.conn()).await.optional()?;
+    found.ok_or_else(|| Error::invalid("companyId", ProblemCode::NotFound, "There is no such company."))
+}
+
+/// Keeps a sealed field in the place of what was there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_sealed(tx: &Transaction, secret: &CompanySecret) -> Result<()> {
+    statement(
+        "INSERT INTO company_secrets (company_id, field, key_id, sealed, blind_index, updated_at) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (tenant_id, company_id, field) DO UPDATE
+            SET key_id = excluded.key_id, sealed = excluded.sealed, blind_index = excluded.blind_index,
+                updated_at = excluded.updated_at",
+    )
+    .bind::<SqlUuid, _>(secret.company_id)
+    .bind::<Text, _>(secret.field)
+    .bind::<SqlUuid, _>(secret.key_id)
+    .bind::<Bytea, _>(&secret.sealed)
+    .bind::<Nullable<Bytea>, _>(secret.blind_index.as_ref())
+    .bind::<Timestamptz, _>(secret.updated_at)
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes a field away.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn delete(tx: &Transaction, id: Id<Company>, field: SecretField) -> Result<()> {
+    diesel::delete(
+        company_secrets::table.filter(
+            company_secrets::company_id
+                .eq(id)
+                .and(company_secrets::field.eq(field)),
+        ),
+    )
+    .execute(&mut tx.conn())
+    .await?;
+    Ok(())
+}
+
+#[derive(QueryableByName)]
+struct Old {
+    #[diesel(sql_type = SqlUuid)]
+    company_id: Id<Company>,
+    #[diesel(sql_type = Text)]
+    field: SecretField,
+    #[diesel(sql_type = SqlUuid)]
+    key_id: Uuid,
+    #[diesel(sql_type = Bytea)]
+    sealed: Vec<u8>,
+}
+
+/// Seals some of the values anew that are sealed under a key that is not current. Answers how many; none when all are
+/// done. Rows that somebody is changing are waited for.
+///
+/// # Errors
+/// When the database fails, or a value cannot be opened.
+pub(super) async fn seal_anew(tx: &Transaction, keys: &DataKeys, limit: i64) -> Result<usize> {
+    let old: Vec<Old> = statement(
+        "SELECT company_id, field, key_id, sealed FROM company_secrets
+          WHERE key_id IN (SELECT id FROM data_keys WHERE NOT is_current)
+          ORDER BY company_id, field LIMIT ? FOR UPDATE OF company_secrets",
+    )
+    .bind::<BigInt, _>(limit)
+    .load(&mut tx.conn())
+    .await?;
+    for row in &old {
+        let place = row.field.place(tx.tenant(), row.company_id);
+        let value = crate::sensitive::Sealed {
+            key_id: row.key_id,
+            sealed: row.sealed.clone(),
+        };
+        let plain = keys.open(tx.conn(), place, &value).await?;
+        let anew = keys.seal(tx, place, &plain).await?;
+        statement("UPDATE company_secrets SET key_id = ?, sealed = ? WHERE company_id = ? AND field = ?")
+            .bind::<SqlUuid, _>(anew.key_id)
+            .bind::<Bytea, _>(anew.sealed)
+            .bind::<SqlUuid, _>(row.company_id)
+            .bind::<Text, _>(row.field)
+            .execute(&mut tx.conn())
+            .await?;
+    }
+    Ok(old.len())
+}
+
+/// Whether something is sealed under a key.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_used(tx: &Transaction, key: Uuid) -> Result<bool> {
+    let used = company_secrets::table.filter(company_secrets::key_id.eq(key));
+    Ok(diesel::select(diesel::dsl::exists(used))
+        .get_result(&mut tx.conn())
+        .await?)
+}

@@ -1,0 +1,249 @@
+//! Highly sensitive fields: under which keys they are sealed, and that nobody reads one unnoticed.
+//!
+//! Every tenant has data keys of its own, kept sealed by the master key ([`Vault`]). A field is sealed by AES-256-GCM under
+//! the current data key and bound to tenant, table, column, row and key, so that a ciphertext cannot be moved to where
+//! somebody may read it. A second key, which is never changed, makes blind indexes: equal values can be found by HMAC.
+//! Before a value is given out, the audit trail has it who looked at what ([`disclosure`]).
+
+pub mod disclosure;
+mod queries;
+
+use std::sync::Arc;
+
+use diesel_async::AsyncPgConnection;
+use quick_cache::sync::Cache;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub use disclosure::Disclosures;
+
+use crate::crypto::Vault;
+use crate::crypto::field::{self, Key};
+use crate::db::session::Transaction;
+use crate::db::{Database, directory};
+use crate::error::{Error, Result};
+
+/// Keys that are kept in memory at most.
+const CACHED: usize = 4096;
+
+/// What keys are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Sealing values.
+    Seal,
+    /// Finding equal values.
+    Index,
+}
+
+impl Purpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seal => "SEAL",
+            Self::Index => "INDEX",
+        }
+    }
+}
+
+/// Where a value is: what it is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub tenant: Uuid,
+    pub table: &'static str,
+    pub column: &'static str,
+    pub row: Uuid,
+}
+
+impl Place {
+    fn under(&self, key: Uuid) -> String {
+        let Self {
+            tenant,
+            table,
+            column,
+            row,
+        } = self;
+        format!("{tenant}/{table}/{column}/{row}/{key}")
+    }
+}
+
+/// A sealed value, with the key that opens it.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    pub key_id: Uuid,
+    pub sealed: Vec<u8>,
+}
+
+/// The data keys of all tenants. Those that were needed lately are kept in memory, and wiped when they leave it.
+pub struct DataKeys {
+    vault: Arc<Vault>,
+    cache: Cache<(Uuid, Uuid), Arc<Key>>,
+}
+
+impl DataKeys {
+    /// Keys that this vault opens.
+    pub fn new(vault: Arc<Vault>) -> Arc<Self> {
+        Arc::new(Self {
+            vault,
+            cache: Cache::new(CACHED),
+        })
+    }
+
+    /// Seals a value under the tenant's current key, which is made when there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn seal(&self, tx: &Transaction, place: Place, plain: &[u8]) -> Result<Sealed> {
+        let (key_id, key) = self.current(tx, Purpose::Seal).await?;
+        let sealed = field::seal(&key, &place.under(key_id), plain)?;
+        Ok(Sealed { key_id, sealed })
+    }
+
+    /// Opens a value.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it was altered or belongs elsewhere, or when its key cannot be opened.
+    pub async fn open(
+        &self,
+        conn: &AsyncPgConnection,
+        place: Place,
+        value: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let key = match self.cache.get(&(place.tenant, value.key_id)) {
+            Some(key) => key,
+            None => {
+                let found = queries::find(conn, value.key_id).await?;
+                let row = found.ok_or_else(|| Error::internal("a data key is missing"))?;
+                self.unseal(place.tenant, &row)?
+            }
+        };
+        field::open(&key, &place.under(value.key_id), &value.sealed)
+    }
+
+    /// The blind index of a value, for finding it; nothing when the tenant has never had one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sought(
+        &self,
+        conn: &AsyncPgConnection,
+        tenant: Uuid,
+        kind: &str,
+        value: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(row) = queries::current(conn, Purpose::Index).await? else {
+            return Ok(None);
+        };
+        let key = self.unseal(tenant, &row)?;
+        Ok(Some(field::blind(&key, kind, value)))
+    }
+
+    /// The blind index of a value that is being kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn blind(&self, tx: &Transaction, kind: &str, value: &str) -> Result<Vec<u8>> {
+        let (_, key) = self.current(tx, Purpose::Index).await?;
+        Ok(field::blind(&key, kind, value))
+    }
+
+    /// Puts a new key in the place of the current one, which goes on opening what it has sealed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew(&self, tx: &Transaction) -> Result<Uuid> {
+        queries::retire(tx).await?;
+        Ok(self.make(tx, Purpose::Seal).await?.0)
+    }
+
+    /// Whether a tenant has any keys: who has never kept a sensitive value has none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_any(&self, db: &Database, tenant: Uuid) -> Result<bool> {
+        let snapshot = db.snapshot(tenant);
+        Ok(!queries::all(snapshot.conn().await?).await?.is_empty())
+    }
+
+    /// Seals the keys of a tenant by the current master key that are sealed by an older one. Answers how many there were.
+    ///
+    /// # Errors
+    /// When the database fails, or a key cannot be opened.
+    pub async fn rewrap(&self, tx: &Transaction) -> Result<usize> {
+        let mut count = 0;
+        for row in queries::all(tx.conn()).await? {
+            if !self.vault.is_current(&row.sealed) {
+                let context = context(tx.tenant(), row.id);
+                let key = self.vault.open(&context, &row.sealed)?;
+                queries::rewrap(tx, row.id, &self.vault.seal(&context, &key)?).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Forgets a key that is not current and that nothing is sealed under any more.
+    ///
+    /// # Errors
+    /// When the database fails; also while a key is still in use.
+    pub async fn forget(&self, tx: &Transaction, unused: Uuid) -> Result<()> {
+        queries::forget(tx, unused).await?;
+        self.cache.remove(&(tx.tenant(), unused));
+        Ok(())
+    }
+
+    /// The keys of a tenant that seal what is to be sealed anew: all but the current one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn retired(&self, conn: &AsyncPgConnection) -> Result<Vec<Uuid>> {
+        let all = queries::all(conn).await?;
+        let retired = all.into_iter().filter(|row| !row.is_current);
+        Ok(retired.map(|row| row.id).collect())
+    }
+
+    async fn current(&self, tx: &Transaction, purpose: Purpose) -> Result<(Uuid, Arc<Key>)> {
+        match queries::current_to_seal(tx, purpose).await? {
+            Some(row) => Ok((row.id, self.unseal(tx.tenant(), &row)?)),
+            None => self.make(tx, purpose).await,
+        }
+    }
+
+    async fn make(&self, tx: &Transaction, purpose: Purpose) -> Result<(Uuid, Arc<Key>)> {
+        let (id, key) = (Uuid::now_v7(), field::new_key());
+        let sealed = self.vault.seal(&context(tx.tenant(), id), &key[..])?;
+        queries::insert(tx, id, purpose, &sealed).await?;
+        // Another may have made one at the same moment.
+        let row = queries::current_to_seal(tx, purpose).await?;
+        let row = row.ok_or_else(|| Error::internal("a data key that was made is not there"))?;
+        Ok((row.id, self.unseal(tx.tenant(), &row)?))
+    }
+
+    fn unseal(&self, tenant: Uuid, row: &queries::DataKey) -> Result<Arc<Key>> {
+        if let Some(key) = self.cache.get(&(tenant, row.id)) {
+            return Ok(key);
+        }
+        let bytes = self.vault.open(&context(tenant, row.id), &row.sealed)?;
+        let key = <[u8; 32]>::try_from(bytes.as_slice())
+            .map_err(|_| Error::internal("a data key of another length"))?;
+        let key = Arc::new(Zeroizing::new(key));
+        self.cache.insert((tenant, row.id), key.clone());
+        Ok(key)
+    }
+}
+
+fn context(tenant: Uuid, key: Uuid) -> String {
+    format!("data_keys/{tenant}/{key}")
+}
+
+/// The tenants that a command is about: one, or all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tenants(db: &Database, tenant: Option<Uuid>) -> Result<Vec<Uuid>> {
+    match tenant {
+        Some(tenant) => Ok(vec![tenant]),
+        None => {
+            let all = directory::histories(db).await?;
+            Ok(all.into_iter().map(|history| history.tenant_id).collect())
+        }
+    }
+}
