@@ -71,7 +71,7 @@ macro_rules! append {
                audit_sequence = audit_sequence + ?,
                audit_previous = audit_hash,
                audit_hash = coalesce((audit_chain(audit_hash, audit_sequence, ?))[?], audit_hash)
-        RETURNING epoch, position, audit_sequence, audit_previous
+        RETURNING tenant_id, epoch, position, audit_sequence, audit_previous
     ), appended AS (
         INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
         SELECT counted.position - ? + new.ord, new.id, new.occurred_at, new.actor_id, new.entity, new.record_id,
@@ -90,7 +90,7 @@ macro_rules! append {
     )",
             $kept,
             "
-    SELECT epoch, position FROM counted"
+    SELECT tenant_id, epoch, position FROM counted"
         )
     };
 }
@@ -137,6 +137,8 @@ impl Deref for Work {
 
 #[derive(QueryableByName)]
 struct Appended {
+    #[diesel(sql_type = SqlUuid)]
+    tenant_id: Uuid,
     #[diesel(sql_type = BigInt)]
     epoch: i64,
     #[diesel(sql_type = BigInt)]
@@ -369,7 +371,22 @@ impl Work {
                 .bind::<Jsonb, _>(answer.answer)
                 .bind::<Timestamptz, _>(self.now),
         };
-        let appended: Appended = append.get_result(&mut self.tx.conn()).await?;
+        let appended: Vec<Appended> = append.load(&mut self.tx.conn()).await?;
+        let appended = match appended.as_slice() {
+            [appended] if appended.tenant_id == tenant => appended,
+            [] => return Err(Error::NotFound("tenant")),
+            // The policies must have left the tenant's own counter, and nothing else. They have not: the transaction is
+            // given up, and whoever asked is told nothing of it.
+            others => {
+                let reached: Vec<Uuid> = others.iter().map(|other| other.tenant_id).collect();
+                tracing::error!(
+                    target: "security.incident",
+                    %tenant, ?reached, actor = ?self.actor_id, ip = ?self.origin.ip, request = %self.origin.request_id,
+                    "the isolation of tenants does not hold: a change reached other tenants, and was given up"
+                );
+                return Err(Error::internal("the isolation of tenants does not hold"));
+            }
+        };
         Ok(Position {
             epoch: appended.epoch,
             position: appended.position,

@@ -16,7 +16,7 @@ use crate::auth::strength::Rules;
 use crate::auth::token::{Grant, Tokens};
 use crate::auth::{self, Limiter, Permission, Policy, Revocations, Role, password};
 use crate::db::directory::people::{self, PasswordRules};
-use crate::db::directory::{self, Account, Revocation};
+use crate::db::directory::{self, Account, Membership, Revocation};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
@@ -552,6 +552,37 @@ async fn check_passwords(
     Ok((account, password::hash(input.new_password).await?))
 }
 
+/// Tells the log that somebody was not let in, and the audit trail of every tenant in which the account has a user. Aside:
+/// whoever asked must not see from the time it takes that there is an account. How often this happens is bounded by the
+/// limits of signing in.
+fn note_refusal(session: &crate::graphql::Session, memberships: Vec<Membership>) {
+    let (db, hub, origin) = (
+        session.db().clone(),
+        session.hub().clone(),
+        session.origin().clone(),
+    );
+    tracing::warn!(
+        target: "security",
+        ip = ?origin.ip, request = %origin.request_id, known = !memberships.is_empty(),
+        "a sign-in was refused"
+    );
+    tokio::spawn(async move {
+        for Membership { tenant_id, user_id } in memberships {
+            let noted = async {
+                let mut work = Work::begin(&db, hub.clone(), tenant_id, None)
+                    .await?
+                    .coming_from(&origin);
+                work.note(Id::<User>::from_uuid(user_id), "SIGN_IN_REFUSED", &json!({}));
+                let position = work.append().await?;
+                work.commit(position).await
+            };
+            if let Err(error) = noted.await {
+                tracing::warn!(target: "security", ?error, "a refused sign-in could not be noted in the audit trail");
+            }
+        }
+    });
+}
+
 async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
     let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
@@ -573,8 +604,12 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     // The password is checked in any case, so that an unknown address takes as long as a known one.
     let proved = password::verify(input.password, hash).await?;
-    let account = account.filter(|_| proved).ok_or_else(refused)?;
-    let mut memberships = memberships.into_iter().flatten();
+    let memberships = memberships.unwrap_or_default();
+    let Some(account) = account.filter(|_| proved) else {
+        note_refusal(ctx.session(), memberships);
+        return Err(refused());
+    };
+    let mut memberships = memberships.into_iter();
     let membership = match input.tenant_id {
         Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
         None => memberships.next(),

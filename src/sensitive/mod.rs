@@ -10,13 +10,13 @@ mod queries;
 
 use std::sync::Arc;
 
-use diesel_async::AsyncPgConnection;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use disclosure::Disclosures;
 
+use self::queries::Conn;
 use crate::crypto::Vault;
 use crate::crypto::field::{self, Key};
 use crate::db::session::Transaction;
@@ -101,12 +101,7 @@ impl DataKeys {
     ///
     /// # Errors
     /// [`Error::Internal`] when it was altered or belongs elsewhere, or when its key cannot be opened.
-    pub async fn open(
-        &self,
-        conn: &AsyncPgConnection,
-        place: Place,
-        value: &Sealed,
-    ) -> Result<Zeroizing<Vec<u8>>> {
+    pub async fn open(&self, conn: &Conn, place: Place, value: &Sealed) -> Result<Zeroizing<Vec<u8>>> {
         let key = match self.cache.get(&(place.tenant, value.key_id)) {
             Some(key) => key,
             None => {
@@ -124,7 +119,7 @@ impl DataKeys {
     /// When the database fails.
     pub async fn sought(
         &self,
-        conn: &AsyncPgConnection,
+        conn: &Conn,
         tenant: Uuid,
         kind: &str,
         value: &str,
@@ -194,7 +189,7 @@ impl DataKeys {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn retired(&self, conn: &AsyncPgConnection) -> Result<Vec<Uuid>> {
+    pub async fn retired(&self, conn: &Conn) -> Result<Vec<Uuid>> {
         let all = queries::all(conn).await?;
         let retired = all.into_iter().filter(|row| !row.is_current);
         Ok(retired.map(|row| row.id).collect())

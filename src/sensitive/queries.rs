@@ -11,6 +11,9 @@ use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::Result;
 
+/// What keys are read from.
+pub(super) type Conn = AsyncPgConnection;
+
 /// A key as it is kept: sealed by the master key.
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = data_keys)]
