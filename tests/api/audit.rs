@@ -663,7 +663,10 @@ async fn a_refused_sign_in_is_told_to_the_tenants_of_the_account() {
     let sign_in = async |email: &str| {
         let document = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
         let input = json!({ "input": { "email": email, "password": "not the right one" } });
-        app.anon().with_origin(origin("guess")).code(document, input).await
+        app.anon()
+            .with_origin(origin("guess"))
+            .code(document, input)
+            .await
     };
     let email = me["viewer"]["user"]["email"].as_str().unwrap();
     assert_eq!(sign_in(email).await, "UNAUTHENTICATED");
@@ -676,10 +679,18 @@ async fn a_refused_sign_in_is_told_to_the_tenants_of_the_account() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    let found = tokio::time::timeout(std::time::Duration::from_secs(30), refused).await.unwrap();
+    let found = tokio::time::timeout(std::time::Duration::from_secs(30), refused)
+        .await
+        .unwrap();
     assert_eq!(found[0]["recordId"], me["viewer"]["user"]["id"]);
-    assert_eq!((&found[0]["actorKind"], &found[0]["actorId"]), (&json!("SYSTEM"), &Value::Null));
-    assert_eq!((&found[0]["ip"], &found[0]["requestId"]), (&json!("203.0.113.7"), &json!("guess")));
+    assert_eq!(
+        (&found[0]["actorKind"], &found[0]["actorId"]),
+        (&json!("SYSTEM"), &Value::Null)
+    );
+    assert_eq!(
+        (&found[0]["ip"], &found[0]["requestId"]),
+        (&json!("203.0.113.7"), &json!("guess"))
+    );
 }
 
 #[tokio::test]
@@ -688,13 +699,26 @@ async fn a_change_that_would_reach_another_tenant_is_given_up() {
     let (own, other) = (app.tenant().await, app.tenant().await);
     let before = other.position().await;
     // As a slip of a later migration might.
-    mighty.batch_execute("ALTER TABLE histories DISABLE ROW LEVEL SECURITY").await.unwrap();
+    mighty
+        .batch_execute("ALTER TABLE histories DISABLE ROW LEVEL SECURITY")
+        .await
+        .unwrap();
     let document = "mutation { createCompany(input: { name: \"Leak\" }) { company { id } } }";
     let answer = own.answer(document, json!({})).await;
     assert_eq!(answer["errors"][0]["extensions"]["code"], "INTERNAL", "{answer}");
-    assert_eq!(answer["errors"][0]["message"], "Something went wrong on our side.");
-    mighty.batch_execute("ALTER TABLE histories ENABLE ROW LEVEL SECURITY").await.unwrap();
-    let made: i64 = mighty.query_one("SELECT count(*) FROM companies", &[]).await.unwrap().get(0);
+    assert_eq!(
+        answer["errors"][0]["message"],
+        "Something went wrong on our side."
+    );
+    mighty
+        .batch_execute("ALTER TABLE histories ENABLE ROW LEVEL SECURITY")
+        .await
+        .unwrap();
+    let made: i64 = mighty
+        .query_one("SELECT count(*) FROM companies", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(made, 0);
     assert_eq!(other.position().await, before);
     own.company("Whole again").await;
