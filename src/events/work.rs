@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
+use diesel::result::DatabaseErrorKind;
+use diesel::result::Error::DatabaseError;
 use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -371,26 +373,37 @@ impl Work {
                 .bind::<Jsonb, _>(answer.answer)
                 .bind::<Timestamptz, _>(self.now),
         };
-        let appended: Vec<Appended> = append.load(&mut self.tx.conn()).await?;
+        let appended: Vec<Appended> = match append.load(&mut self.tx.conn()).await {
+            // Positions and sequences are given out under the counter's lock: one that is taken is another counter's.
+            Err(DatabaseError(DatabaseErrorKind::UniqueViolation, info))
+                if matches!(info.table_name(), Some("events" | "audit_entries")) =>
+            {
+                return Err(self.incident(&[]));
+            }
+            appended => appended?,
+        };
         let appended = match appended.as_slice() {
             [appended] if appended.tenant_id == tenant => appended,
             [] => return Err(Error::NotFound("tenant")),
-            // The policies must have left the tenant's own counter, and nothing else. They have not: the transaction is
-            // given up, and whoever asked is told nothing of it.
-            others => {
-                let reached: Vec<Uuid> = others.iter().map(|other| other.tenant_id).collect();
-                tracing::error!(
-                    target: "security.incident",
-                    %tenant, ?reached, actor = ?self.actor_id, ip = ?self.origin.ip, request = %self.origin.request_id,
-                    "the isolation of tenants does not hold: a change reached other tenants, and was given up"
-                );
-                return Err(Error::internal("the isolation of tenants does not hold"));
-            }
+            others => return Err(self.incident(others)),
         };
         Ok(Position {
             epoch: appended.epoch,
             position: appended.position,
         })
+    }
+
+    /// The policies must have left the tenant's own counter, and nothing else. They have not: the transaction is given up,
+    /// and whoever asked is told nothing of it.
+    fn incident(&self, reached: &[Appended]) -> Error {
+        let reached: Vec<Uuid> = reached.iter().map(|other| other.tenant_id).collect();
+        tracing::error!(
+            target: "security.incident",
+            tenant = %self.tx.tenant(), ?reached, actor = ?self.actor_id, ip = ?self.origin.ip,
+            request = %self.origin.request_id,
+            "the isolation of tenants does not hold: a change reached another tenant's counter, and was given up"
+        );
+        Error::internal("the isolation of tenants does not hold")
     }
 
     /// Makes the changes permanent and tells those who follow the history.
