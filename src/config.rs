@@ -136,7 +136,7 @@ pub struct Config {
     #[arg(long, env = "TLS_KEY_FILE", requires = "tls_cert_file", global = true)]
     pub tls_key_file: Option<PathBuf>,
 
-    /// Origins, besides the server's own, whose pages may use the API, such as https://crm.example.com, separated by commas.
+    /// Origins, besides the server's own, whose pages may use the API, such as `https://crm.example.com`, separated by commas.
     #[arg(long, env = "DEALSTREAM_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = origin, global = true)]
     pub allowed_origins: Vec<String>,
 

@@ -458,8 +458,6 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
 
     /// The example of RFC 7638, section 3.1.

@@ -65,8 +65,6 @@ pub fn blind(key: &Key, kind: &str, value: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
 
     #[test]

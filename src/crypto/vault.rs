@@ -193,8 +193,6 @@ fn unfit(_: aws_lc_rs::error::Unspecified) -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
 
     fn key(name: &str, fill: u8) -> MasterKey {

@@ -1,6 +1,6 @@
 //! The audit trail: all that is done is in it, and whoever changes it is found out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use chrono::{TimeDelta, Utc};
@@ -42,8 +42,8 @@ fn file(name: &str) -> PathBuf {
     path
 }
 
-async fn checkpoint(app: &TestApp, path: &PathBuf) -> usize {
-    let checkpoints = Checkpoints::new(&app.app.vault, path.clone()).unwrap();
+async fn checkpoint(app: &TestApp, path: &Path) -> usize {
+    let checkpoints = Checkpoints::new(&app.app.vault, path.to_owned()).unwrap();
     checkpoints.round(&app.app.db).await.unwrap()
 }
 

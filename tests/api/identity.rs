@@ -89,7 +89,7 @@ async fn a_refused_sign_up_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn signing_in_needs_the_right_password_and_tells_nothing_otherwise() {
-    let app = TestApp::new().await;
+    let app = TestApp::unlimited().await;
     let client = signed_up(&app, "tenant").await;
     let me = client
         .query("{ viewer { user { id email } tenant { id } } }", json!({}))

@@ -457,7 +457,7 @@ async fn what_is_typed_into_an_invitation_reaches_nobody_else() {
     let email = address();
     invite(&admin, json!({ "email": email, "name": name, "role": "SALES" })).await;
     let mail = postman().nth(&email, 1).await;
-    assert_eq!(mail.to, [email.clone()]);
+    assert_eq!(mail.to, std::slice::from_ref(&email));
     let names: Vec<String> = mail
         .headers
         .iter()

@@ -214,15 +214,17 @@ async fn signing_in_runs_the_same_statements_for_known_and_unknown_addresses() {
     let known = email_of(&grace).await;
     sign_in(&app, &address(), PASSWORD, None).await;
     let mut seen = Vec::new();
-    for email in [&known, &address()] {
+    for email in [&address(), &known] {
         app.settle().await;
         counter::take();
         assert!(sign_in(&app, email, "not the password", None).await.is_none());
-        app.settle().await;
-        seen.push(counter::take().statements.len());
+        let statements = counter::take().statements.into_iter();
+        let kind = |statement: String| statement.split(" -- ").next().unwrap().to_owned();
+        seen.push(statements.map(kind).collect::<Vec<_>>());
     }
-    assert_eq!(seen[0], seen[1]);
-    assert!(seen[0] > 0);
+    assert!(!seen[0].is_empty());
+    // What is noted in the trail of the account's tenants is noted aside, once the answer is on its way.
+    assert_eq!(seen[0], seen[1][..seen[0].len()]);
 }
 
 #[tokio::test]
@@ -314,7 +316,7 @@ async fn a_person_goes_from_tenant_to_tenant_but_only_to_their_own() {
     let id = |client: &Client| write_id("tenant", client.viewer().tenant_id);
     // Until the address is proved, nothing leads there.
     let home = (id(&grace), "ADMIN".to_owned(), true);
-    assert_eq!(memberships(&grace).await, [home.clone()]);
+    assert_eq!(memberships(&grace).await, std::slice::from_ref(&home));
     let refused = switch(&grace, second.viewer().tenant_id).await;
     assert_eq!(refusal(&refused), ("tenantId", "NOT_FOUND"));
     app.verify(&email).await;

@@ -394,10 +394,10 @@ async fn keys_are_rotated_while_values_are_read_and_written() {
         }
     };
     let writing = async {
-        for number in 0..12 {
+        for (number, id) in ids.iter().enumerate() {
             let payload = set(
                 &client,
-                json!({ "companyId": ids[number], "taxId": format!("FR8119079{number:02}") }),
+                json!({ "companyId": id, "taxId": format!("FR8119079{number:02}") }),
             )
             .await;
             assert_eq!(payload["userErrors"], json!([]));

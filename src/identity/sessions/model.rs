@@ -171,8 +171,6 @@ impl RefreshToken {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
     use crate::crypto::MasterKey;
 

@@ -79,6 +79,12 @@ impl TestApp {
         Self::on(database_url().await, config()).await
     }
 
+    /// The same without limits: for tests that ask, or guess, more often than anybody may.
+    pub async fn unlimited() -> Self {
+        let limits = vec!["all=off".to_owned()];
+        Self::on(database_url().await, Config { limits, ..config() }).await
+    }
+
     /// An application over another database, or with other settings.
     pub async fn on(url: String, config: Config) -> Self {
         let app = App::new(config, &url)

@@ -529,14 +529,18 @@ impl Records {
         let position = work.append().await.unwrap();
         work.commit(position).await.unwrap();
         let role = json!({ "name": format!("{mark} role"), "permissions": ["DEALS_READ"] });
-        let role = client
-            .mutate("createRole", "CreateRoleInput", "role { id }", role)
-            .await;
+        let role = match client.viewer().rights.reach().is_limited() {
+            false => {
+                let role = client.mutate("createRole", "CreateRoleInput", "role { id }", role);
+                made(role.await, "role")
+            }
+            true => write_id("role", uuid::Uuid::now_v7()),
+        };
         let mut ids = HashMap::from([
             ("session", write_id("session", session.session_id)),
             ("tenant", text(&me["viewer"]["tenant"]["id"])),
             ("user", user.clone()),
-            ("role", made(role, "role")),
+            ("role", role),
             ("invitation", invited),
             ("company", company),
             ("contact", contact),
