@@ -34,6 +34,7 @@ use crate::graphql::{Batch, ContextExt};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
 use crate::identity::memberships::MembershipMutation;
+use crate::identity::mfa::MfaMutation;
 use crate::identity::recovery::RecoveryMutation;
 use crate::identity::sessions::{Session, SessionMutation, SessionQuery};
 use crate::identity::{
@@ -77,6 +78,7 @@ pub struct Mutation(
     SessionMutation,
     MembershipMutation,
     RecoveryMutation,
+    MfaMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,

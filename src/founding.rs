@@ -12,6 +12,7 @@ use crate::config::SignUp;
 use crate::crm::pipelines;
 use crate::crypto::{self, Vault};
 use crate::db::Database;
+use crate::db::directory::Membership;
 use crate::db::directory::mailing::Purpose;
 use crate::db::directory::people;
 use crate::error::{Error, ProblemCode, Result};
@@ -19,6 +20,7 @@ use crate::events::{Hub, Work, work};
 use crate::graphql::input::Check;
 use crate::graphql::scalar::CurrencyCode;
 use crate::graphql::{ContextExt, Session};
+use crate::identity::mfa::{self, Admitted, By};
 use crate::identity::{self, NewTenant, Owner, SignInPayload, SignedIn, Tenant, User, sessions};
 use crate::mail::{self, Letter, Mail};
 
@@ -104,9 +106,9 @@ impl FoundingMutation {
         #[graphql(desc = "Who founds which tenant.")] input: SignUpInput,
     ) -> Result<SignInPayload> {
         match sign_up(ctx, input).await {
-            Ok(SignedUp::Now(signed_in)) => SignInPayload::of(ctx, Ok(*signed_in)),
+            Ok(SignedUp::Now(admitted)) => SignInPayload::of(ctx, Ok(admitted)),
             Ok(SignedUp::ToBeConfirmed) => SignInPayload::to_be_confirmed(ctx),
-            Err(error) => SignInPayload::of(ctx, Err(error)),
+            Err(error) => SignInPayload::of(ctx, Err::<Admitted, _>(error)),
         }
     }
 
@@ -123,7 +125,7 @@ impl FoundingMutation {
 
 /// What became of a sign-up.
 enum SignedUp {
-    Now(Box<SignedIn>),
+    Now(Admitted),
     /// A mail tells how it goes on.
     ToBeConfirmed,
 }
@@ -209,15 +211,31 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
         email,
         password_hash,
     };
+    let known = match &owner {
+        Owner::Known(account) => Some(account.clone()),
+        Owner::New | Owner::Verified(_) => None,
+    };
     let (work, tenant, user) = found_tenant_of(session.db(), session.hub(), new, owner, work::now()).await?;
-    Ok(SignedUp::Now(Box::new(enter(session, work, tenant, user).await?)))
+    let Some(account) = known else {
+        return Ok(SignedUp::Now(enter(session, work, tenant, user).await?.into()));
+    };
+    // Who has an account may have a second factor: the password alone founds the tenant, and does not get in.
+    let mut work = work.coming_from(session.origin());
+    let position = work.append().await?;
+    work.commit(position).await?;
+    let membership = Membership {
+        tenant_id: tenant.id.uuid(),
+        user_id: user.id.uuid(),
+    };
+    let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
+    admitted.map(SignedUp::Now).ok_or(Error::Unavailable)
 }
 
-/// Signs the founder in.
+/// Signs the founder in, whose account is as new as the tenant.
 async fn enter(session: &Session, work: Work, tenant: Tenant, user: User) -> Result<SignedIn> {
     let mut work = work.coming_from(session.origin());
     let rights = identity::rights_of(&work, &user).await?;
-    let ticket = sessions::start(&mut work, user.id, session.origin()).await?;
+    let ticket = sessions::start(&mut work, user.id, session.origin(), false).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(SignedIn {

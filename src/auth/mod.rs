@@ -10,6 +10,7 @@ pub mod rights;
 pub mod strength;
 pub mod throttle;
 pub mod token;
+pub mod totp;
 
 use std::sync::Arc;
 

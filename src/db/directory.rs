@@ -8,6 +8,8 @@
 pub mod mailing;
 pub mod people;
 
+pub mod factors;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -23,7 +25,7 @@ use super::{Connection, DIRECTORY_ROLE, Database};
 use crate::error::Result;
 
 /// What a person signs in with.
-#[derive(Debug, Queryable, Selectable, Insertable)]
+#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = accounts)]
 pub struct Account {
     pub id: Uuid,

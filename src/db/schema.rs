@@ -13,6 +13,7 @@ diesel::table! {
         idle_minutes -> Int4,
         time_zone -> Text,
         min_password_length -> Int4,
+        mfa_required -> Bool,
     }
 }
 
@@ -41,6 +42,7 @@ diesel::table! {
         account_id -> Uuid,
         awaits_verification -> Bool,
         custom_role_id -> Nullable<Uuid>,
+        has_second_factor -> Bool,
     }
 }
 
@@ -184,6 +186,7 @@ diesel::table! {
         user_agent -> Nullable<Text>,
         address -> Nullable<Text>,
         ended_at -> Nullable<Timestamptz>,
+        by_second_factor -> Bool,
     }
 }
 
@@ -374,6 +377,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    second_factors (account_id) {
+        account_id -> Uuid,
+        secret -> Bytea,
+        created_at -> Timestamptz,
+        confirmed_at -> Nullable<Timestamptz>,
+        last_step -> Int8,
+        failures -> Int4,
+        failed_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     company_secrets (tenant_id, company_id, field) {
         tenant_id -> Uuid,
         company_id -> Uuid,
@@ -382,6 +397,25 @@ diesel::table! {
         sealed -> Bytea,
         blind_index -> Nullable<Bytea>,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    recovery_codes (account_id, hash) {
+        account_id -> Uuid,
+        hash -> Bytea,
+    }
+}
+
+diesel::table! {
+    pending_sign_ins (tenant_id, hash) {
+        tenant_id -> Uuid,
+        hash -> Bytea,
+        user_id -> Uuid,
+        password_state -> Bytea,
+        enrols -> Bool,
+        tries -> Int4,
+        expires_at -> Timestamptz,
     }
 }
 
@@ -403,9 +437,12 @@ diesel::allow_tables_to_appear_in_same_query!(
     invitations,
     links,
     mails,
+    pending_sign_ins,
     pipeline_stages,
     pipelines,
+    recovery_codes,
     revocations,
+    second_factors,
     sessions,
     signing_keys,
     team_members,

@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod invitations;
 pub mod memberships;
+pub mod mfa;
 mod model;
 mod mutations;
 mod queries;
@@ -21,4 +22,4 @@ pub use teams::{Team, TeamById, TeamMutation, TeamQuery};
 pub use types::{IdentityQuery, currency_or_tenants};
 
 use mutations::{leave, revocations, rules_for};
-use queries::{begin_session, member};
+use queries::member;

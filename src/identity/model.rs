@@ -28,6 +28,9 @@ pub struct Tenant {
     /// By its name in the IANA time zone database.
     pub time_zone: String,
     pub min_password_length: i32,
+    /// Whether one needs a second factor to get in.
+    #[serde(default)]
+    pub mfa_required: bool,
 }
 
 /// A person in a tenant. The account they sign in with, which may be in other tenants too, is nobody's business here.
@@ -68,7 +71,13 @@ pub struct SignedIn {
 
 impl Followed for Tenant {
     const READ: Permission = Permission::TenantRead;
-    const FIELDS: &'static [&'static str] = &["name", "currencyCode", "timeZone", "minPasswordLength"];
+    const FIELDS: &'static [&'static str] = &[
+        "name",
+        "currencyCode",
+        "timeZone",
+        "minPasswordLength",
+        "mfaRequired",
+    ];
 }
 
 impl Followed for User {

@@ -7,6 +7,7 @@ use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::mfa::{self, Admitted, By, PendingSignIn};
 use super::queries;
 use super::roles::{self, CustomRole, check_grant, rights_of};
 use super::sessions::{self, Session, Which};
@@ -48,6 +49,9 @@ pub struct UpdateTenantInput {
     /// Characters that passwords have at least, 10 to 128. It holds from the next time that somebody sets one; for who
     /// belongs to several tenants the strictest decides.
     min_password_length: Option<i32>,
+    /// Whether everybody needs a second factor to get in. When it is switched on, the sessions end of all who have none:
+    /// they set one up when they sign in again. Set one up for yourself first.
+    mfa_required: Option<bool>,
     /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -137,6 +141,9 @@ pub struct SignInPayload {
     must_confirm: bool,
     /// You, in the tenant that you have signed in to.
     viewer: Option<Viewer>,
+    /// What is still needed, when the first factor was right and a second one has to be shown or set up. There is no
+    /// access token then.
+    second_factor: Option<PendingSignIn>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -358,8 +365,10 @@ impl IdentityMutation {
         #[graphql(desc = "What to change.")] input: UpdateTenantInput,
     ) -> Result<UpdateTenantPayload> {
         let key = input.idempotency_key.clone();
-        let (tenant, outcome) = mutate(ctx, "updateTenant", key, async |work| {
+        let mut revoked = Vec::new();
+        let (tenant, outcome) = mutate_alone(ctx, "updateTenant", key, async |work| {
             let mut tenant = queries::tenant_for_update(work).await?;
+            let was_required = tenant.mfa_required;
             let (mut check, mut patch) = (Check::default(), Patch::default());
             patch.set(
                 "name",
@@ -381,8 +390,12 @@ impl IdentityMutation {
                 &mut tenant.min_password_length,
                 input.min_password_length,
             );
+            patch.set("mfaRequired", &mut tenant.mfa_required, input.mfa_required);
             patch.expect_version(input.expected_version, tenant.version)?;
             check.done()?;
+            if tenant.mfa_required && !was_required {
+                revoked = mfa::require_of_all(work).await?;
+            }
             if !patch.is_empty() {
                 tenant.version += 1;
                 tenant.updated_at = work.now();
@@ -392,6 +405,7 @@ impl IdentityMutation {
             Ok(Arc::new(tenant))
         })
         .await?;
+        revocations(ctx).take_in(&revoked);
         Ok(UpdateTenantPayload { tenant, outcome })
     }
 }
@@ -403,7 +417,7 @@ impl SignInPayload {
     /// None.
     pub fn to_be_confirmed(ctx: &Context<'_>) -> Result<Self> {
         // Nothing is wrong, and nobody is signed in.
-        let nobody = Self::of(ctx, Err(Error::Invalid(Vec::new())))?;
+        let nobody = Self::of(ctx, Err::<Admitted, _>(Error::Invalid(Vec::new())))?;
         Ok(Self {
             must_confirm: true,
             ..nobody
@@ -414,18 +428,28 @@ impl SignInPayload {
     ///
     /// # Errors
     /// Passes on what is not a person's to mend.
-    pub fn of(ctx: &Context<'_>, proved: Result<SignedIn>) -> Result<Self> {
+    pub fn of(ctx: &Context<'_>, proved: Result<impl Into<Admitted>>) -> Result<Self> {
         let (proved, outcome) = Outcome::of(proved)?;
-        let Some(proved) = proved else {
-            return Ok(Self {
-                access_token: None,
-                expires_at: None,
-                refresh_token: None,
-                refresh_expires_at: None,
-                must_confirm: false,
-                viewer: None,
-                outcome,
-            });
+        let payload = Self {
+            access_token: None,
+            expires_at: None,
+            refresh_token: None,
+            refresh_expires_at: None,
+            must_confirm: false,
+            viewer: None,
+            second_factor: None,
+            outcome,
+        };
+        let signed_in = match proved.map(Into::into) {
+            None => return Ok(payload),
+            Some(Admitted::Pending(pending)) => {
+                let second_factor = Some(pending);
+                return Ok(Self {
+                    second_factor,
+                    ..payload
+                });
+            }
+            Some(Admitted::SignedIn(signed_in)) => signed_in,
         };
         let tokens = ctx.data_unchecked::<Arc<Tokens>>();
         let SignedIn {
@@ -434,7 +458,7 @@ impl SignInPayload {
             rights,
             ticket,
             position,
-        } = proved;
+        } = *signed_in;
         let grant = Grant {
             tenant_id: tenant.id.uuid(),
             user_id: user.id.uuid(),
@@ -451,7 +475,8 @@ impl SignInPayload {
             refresh_expires_at: Some(ticket.ends_at.into()),
             must_confirm: false,
             viewer: Some(Viewer::signed_in(viewer, Arc::new(tenant), Arc::new(user))),
-            outcome: outcome.with_position(position),
+            outcome: payload.outcome.with_position(position),
+            second_factor: None,
         })
     }
 }
@@ -583,7 +608,7 @@ fn note_refusal(session: &crate::graphql::Session, memberships: Vec<Membership>)
     });
 }
 
-async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
+async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
     let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
     // Counted under the address as it was given, whether there is such an account or not: nothing can be told from it.
@@ -614,8 +639,9 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<SignedIn> {
         Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
         None => memberships.next(),
     };
-    let begun = queries::begin_session(ctx.session(), &membership.ok_or_else(refused)?, &account).await?;
-    let signed_in = begun.ok_or_else(refused)?;
+    let membership = membership.ok_or_else(refused)?;
+    let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
+    let admitted = admitted.ok_or_else(refused)?;
     attempt.succeeded().await;
-    Ok(signed_in)
+    Ok(admitted)
 }

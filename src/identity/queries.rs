@@ -173,6 +173,7 @@ pub async fn insert_tenant(
         version: 1,
         time_zone: "UTC".to_owned(),
         min_password_length: MIN_PASSWORD_LENGTH,
+        mfa_required: false,
     };
     let user = User {
         id: user_id,
@@ -371,6 +372,7 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
             tenants::min_password_length.eq(tenant.min_password_length),
             tenants::updated_at.eq(tenant.updated_at),
             tenants::version.eq(tenant.version),
+            tenants::mfa_required.eq(tenant.mfa_required),
         ))
         .execute(&mut tx.conn())
         .await?;
@@ -401,9 +403,17 @@ pub(super) async fn member(tx: &Transaction, user: Id<User>) -> Result<Option<(T
     Ok(Some((tenant, user, rights)))
 }
 
-/// Begins a session of an account's user in a tenant: the one place for all ways of signing in to a tenant that one
-/// belongs to. Answers it with all that a token needs, or nothing when the user is not, or no longer, active there, or
-/// when the password has changed since the account was read.
+/// What came of beginning a session.
+pub(super) enum Begun {
+    /// It has begun.
+    Session(Box<SignedIn>),
+    /// A second factor has to be shown first, or set up where there is none and the tenant wants one.
+    Lacks { enrols: bool },
+}
+
+/// Begins a session of an account's user in a tenant, for who has `shown` a second factor or has not. Nothing when the
+/// user is not, or no longer, active there, or when the password has changed since the account was read. For
+/// [`admit`](super::mfa::admit) only, which is the one place for all ways of signing in to a tenant that one belongs to.
 ///
 /// # Errors
 /// When the database fails.
@@ -411,26 +421,35 @@ pub(super) async fn begin_session(
     session: &graphql::Session,
     membership: &Membership,
     account: &Account,
-) -> Result<Option<SignedIn>> {
+    shown: bool,
+) -> Result<Option<Begun>> {
     let tx = session.db().begin(membership.tenant_id).await?;
-    // Whoever changes the user or the password at this moment holds a lock: the session knows the old state and begins
-    // before the revocation, or the new one and begins after it.
+    // Whoever changes the tenant's settings, the user, the password or the second factor at this moment holds a lock: the
+    // session knows the old state and begins before the revocation, or the new one and begins after it.
+    let locked = tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(tenants::id);
+    locked.for_share().execute(&mut tx.conn()).await?;
     let Some((tenant, user, rights)) = member(&tx, Id::from_uuid(membership.user_id)).await? else {
         return Ok(None);
     };
     if !directory::still_has_password(&tx, account).await? {
         return Ok(None);
     }
+    let has_factor = directory::factors::has_factor(&tx, account.id).await?;
+    if has_factor && !shown || !has_factor && tenant.mfa_required {
+        return Ok(Some(Begun::Lacks { enrols: !has_factor }));
+    }
     let work = Work::on(tx, session.hub().clone(), Some(membership.user_id));
     let mut work = work.coming_from(session.origin());
-    let ticket = sessions::start(&mut work, user.id, session.origin()).await?;
+    let ticket = sessions::start(&mut work, user.id, session.origin(), has_factor).await?;
     let position = work.append().await?;
     work.commit(position).await?;
-    Ok(Some(SignedIn {
+    Ok(Some(Begun::Session(Box::new(SignedIn {
         tenant,
         user,
         rights,
         ticket,
         position: Some(position),
-    }))
+    }))))
 }

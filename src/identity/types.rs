@@ -5,11 +5,13 @@ use std::sync::Arc;
 use async_graphql::{Context, InputObject, Object};
 
 use super::memberships::{Membership, memberships};
+use super::mfa::SecondFactorOfUser;
 use super::model::UserOrderField;
 use super::roles::{CustomRole, CustomRoleById, RecordScopes, RoleScopes};
 use super::teams::{Team, TeamsByUser};
 use super::{Tenant, TenantById, User, UserById, queries};
 use crate::auth::{self, Permission, Role};
+use crate::db::directory::factors;
 use crate::db::directory::people;
 use crate::db::id::Id;
 use crate::error::{Error, Result};
@@ -56,6 +58,11 @@ impl Tenant {
     /// When the tenant was last changed.
     async fn updated_at(&self) -> DateTime {
         self.updated_at.into()
+    }
+
+    /// Whether everybody needs a second factor to get in.
+    async fn mfa_required(&self) -> bool {
+        self.mfa_required
     }
 
     /// Counts the changes of the tenant. Pass it as `expectedVersion` so as not to overwrite somebody else's change.
@@ -111,6 +118,16 @@ impl User {
     /// When the user was last changed.
     async fn updated_at(&self) -> DateTime {
         self.updated_at.into()
+    }
+
+    /// Whether the user has a second factor, and has signed in to this tenant with it. Null unless it is you, or you may
+    /// change users.
+    async fn has_second_factor(&self, ctx: &Context<'_>) -> Option<Result<bool>> {
+        let viewer = ctx.viewer().ok()?;
+        if viewer.user_id != self.id.uuid() && viewer.require(Permission::UsersWrite).is_err() {
+            return None;
+        }
+        ctx.relation::<SecondFactorOfUser>(self.id).await
     }
 
     /// Counts the changes of the user.
@@ -195,6 +212,13 @@ impl Viewer {
     /// What you may do, as your access token has it.
     async fn permissions(&self) -> Vec<Permission> {
         self.viewer.rights.permissions().iter().collect()
+    }
+
+    /// How many of your recovery codes are left. Without a second factor there are none.
+    async fn recovery_codes_left(&self, ctx: &Context<'_>) -> Result<i32> {
+        let (tenant, user) = (self.viewer.tenant_id, self.viewer.user_id);
+        let left = factors::codes_left(ctx.session().db(), tenant, user).await?;
+        Ok(i32::try_from(left).unwrap_or(i32::MAX))
     }
 
     /// The position of the tenant's history that this answer shows: all of a query is read at one moment. Subscribe

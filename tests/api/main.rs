@@ -30,6 +30,7 @@ mod limits;
 mod lists;
 mod live;
 mod masking;
+mod mfa;
 mod outage;
 mod permissions;
 mod pipelines;

@@ -172,6 +172,11 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("createTeam", Some(P::TeamsWrite)),
         ("updateTeam", Some(P::TeamsWrite)),
         ("deleteTeam", Some(P::TeamsWrite)),
+        ("beginTotpEnrolment", None),
+        ("confirmTotpEnrolment", None),
+        ("disableTotp", None),
+        ("regenerateRecoveryCodes", None),
+        ("resetSecondFactor", Some(P::UsersWrite)),
         ("updateTenant", Some(P::TenantWrite)),
         ("user", Some(P::UsersRead)),
         ("users", Some(P::UsersRead)),
@@ -235,8 +240,9 @@ const NEEDS: &[(&str, Option<Permission>)] = {
 };
 
 /// Root fields for who has no token yet.
-const OPEN: [&str; 8] = [
+const OPEN: [&str; 9] = [
     "signIn",
+    "verifySecondFactor",
     "signUp",
     "refreshSession",
     "completeSignUp",
@@ -278,14 +284,14 @@ async fn every_root_field_but_signing_in_and_up_needs_a_token() {
         let answer = first_answer(&app.anon(), root, &field).await;
         let code = &answer["errors"][0]["extensions"]["code"];
         match field.as_str() {
-            // Nobody has this address.
-            "signIn" | "refreshSession" => assert_eq!(code, "UNAUTHENTICATED"),
             "invitation" => assert_eq!(answer["data"]["invitation"], Value::Null, "{answer}"),
             "acceptInvitation" | "resetPassword" | "completeSignUp" => assert_eq!(
                 answer["data"][&field]["userErrors"][0]["code"], "NOT_FOUND",
                 "{answer}"
             ),
             "requestPasswordReset" => assert_eq!(answer["data"][&field]["userErrors"], json!([])),
+            // Nobody has this address, or this token.
+            "signIn" | "refreshSession" | "verifySecondFactor" => assert_eq!(code, "UNAUTHENTICATED"),
             "signUp" => assert_eq!(
                 answer["data"]["signUp"]["userErrors"][0]["code"], "INVALID",
                 "{answer}"

@@ -13,14 +13,15 @@ use crate::auth::{self, Limiter, Permission, Policy, Role, password};
 use crate::crypto;
 use crate::db::directory::mailing::{self, Purpose};
 use crate::db::directory::people::{self, Invited, Known};
-use crate::db::directory::{self, Account};
+use crate::db::directory::{self, Account, Membership, factors};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
-use crate::identity::{self, CustomRole, SignInPayload, SignedIn, User, check_grant, revocations, rules_for};
-use crate::identity::{roles, sessions};
+use crate::identity::mfa::{self, Admitted, By};
+use crate::identity::roles;
+use crate::identity::{self, CustomRole, SignInPayload, User, check_grant, revocations, rules_for};
 use crate::mail::{Letter, Mail};
 
 /// Days that an invitation can be accepted unless said otherwise.
@@ -262,7 +263,7 @@ enum Proof {
     Mail(String),
 }
 
-async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<SignedIn> {
+async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Admitted> {
     let db = ctx.session().db();
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();
     limiter
@@ -277,7 +278,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
     let name = check.line("name", name.as_deref().unwrap_or_default());
     check.done()?;
     // Hashing takes long; no transaction waits for it.
-    let proof = prove(ctx, &invited, input.password, &name).await?;
+    let (proof, by) = prove(ctx, &invited, input.password, &name).await?;
 
     let user_id = Id::generate();
     let tx = db.begin(invited.tenant_id).await?;
@@ -304,23 +305,26 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Signe
     identity::insert_user(&work, &user, account).await?;
     work.record(invitation.id, "ACCEPTED", &json!({ "userId": user.id }))?;
     work.record(user.id, "CREATED", &user)?;
-    let rights = identity::rights_of(&work, &user).await?;
-    let tenant = identity::own_tenant(&work).await?;
-    let ticket = sessions::start(&mut work, user.id, ctx.session().origin()).await?;
+    let membership = Membership {
+        tenant_id: work.tenant(),
+        user_id: user.id.uuid(),
+    };
+    let account = factors::account_within(&work, membership.user_id).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     revocations(ctx).take_in(&revoked);
-    Ok(SignedIn {
-        tenant,
-        rights,
-        user,
-        ticket,
-        position: Some(position),
-    })
+    let account = account.ok_or(Error::Unavailable)?;
+    let admitted = mfa::admit(ctx, &account, &membership, by).await?;
+    admitted.ok_or(Error::Unavailable)
 }
 
 /// Checks that who accepts is who is invited: the link alone proves it where no account relies on its password yet.
-async fn prove(ctx: &Context<'_>, invited: &Invited, given: Option<String>, name: &str) -> Result<Proof> {
+async fn prove(
+    ctx: &Context<'_>,
+    invited: &Invited,
+    given: Option<String>,
+    name: &str,
+) -> Result<(Proof, By)> {
     let db = ctx.session().db();
     let missing = || Error::invalid("password", ProblemCode::Required, "password must not be empty.");
     if !invited.is_verified {
@@ -337,17 +341,17 @@ async fn prove(ctx: &Context<'_>, invited: &Invited, given: Option<String>, name
         let mut check = Check::default();
         check.new_password("password", &given, &rules_for(rules, &[name, &invited.email]));
         check.done()?;
-        return Ok(Proof::Mail(password::hash(given).await?));
+        return Ok((Proof::Mail(password::hash(given).await?), By::FirstFactor));
     }
     if let Some(viewer) = ctx.viewer().ok().filter(|viewer| viewer.in_person().is_ok()) {
         let own = directory::account_of(db, viewer.tenant_id, viewer.user_id).await?;
         if own.is_some_and(|own| Some(own.id) == invited.account_id) {
-            return Ok(Proof::Account);
+            return Ok((Proof::Account, By::Session));
         }
     }
     let given = given.ok_or_else(missing)?;
     if password::verify(given, invited.password_hash.clone()).await? {
-        Ok(Proof::Account)
+        Ok((Proof::Account, By::FirstFactor))
     } else {
         let message = "This is not the password of the account with this address.";
         Err(Error::invalid("password", ProblemCode::Invalid, message))
@@ -378,6 +382,8 @@ async fn settle_account(
         }
         (Some(known), Proof::Mail(password_hash)) => {
             let revoked = people::hand_over_account(work, &known, &password_hash).await?;
+            // A second factor, too, was set up by whoever had the account until now.
+            factors::remove(work, known.account_id).await?;
             Ok((known.account_id, revoked.ok_or(Error::Unavailable)?))
         }
         (None, Proof::Mail(password_hash)) => {

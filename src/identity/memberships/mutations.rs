@@ -7,7 +7,8 @@ use crate::db::directory::{self, Membership};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::{ContextExt, InPerson, Outcome, mutate_alone};
-use crate::identity::{self, SignInPayload, SignedIn, Tenant, revocations};
+use crate::identity::mfa::{self, Admitted, By};
+use crate::identity::{self, SignInPayload, Tenant, revocations};
 
 /// The tenant to go to.
 #[derive(Debug, InputObject)]
@@ -39,8 +40,9 @@ pub struct MembershipMutation;
 
 #[Object]
 impl MembershipMutation {
-    /// Signs you in to another tenant that you belong to: the answer has an access token for it. The session that you have
-    /// here goes on beside it. An API key cannot do this.
+    /// Signs you in to another tenant that you belong to: the answer has an access token for it, or says what is still needed
+    /// where that tenant wants a second factor and you have none. The session that you have here goes on beside it. An API
+    /// key cannot do this.
     #[graphql(guard = "InPerson")]
     async fn switch_tenant(
         &self,
@@ -72,7 +74,7 @@ impl MembershipMutation {
     }
 }
 
-async fn switch(ctx: &Context<'_>, input: SwitchTenantInput) -> Result<SignedIn> {
+async fn switch(ctx: &Context<'_>, input: SwitchTenantInput) -> Result<Admitted> {
     let viewer = ctx.viewer()?;
     // The same for a tenant that is none, one of others, and one that may not be entered.
     let unknown = || Error::invalid("tenantId", ProblemCode::NotFound, "You belong to no such tenant.");
@@ -88,6 +90,6 @@ async fn switch(ctx: &Context<'_>, input: SwitchTenantInput) -> Result<SignedIn>
         tenant_id: place.tenant_id,
         user_id: place.user_id,
     };
-    let begun = identity::begin_session(ctx.session(), &membership, &account).await?;
-    begun.ok_or_else(unknown)
+    let admitted = mfa::admit(ctx, &account, &membership, By::Session).await?;
+    admitted.ok_or_else(unknown)
 }

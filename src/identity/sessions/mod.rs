@@ -13,4 +13,5 @@ mod types;
 pub use model::{Session, Ticket};
 pub use mutations::{RefreshSessionInput, SessionMutation};
 pub use queries::{Which, end, revoke, start};
+pub(super) use queries::{is_by_second_factor, set_by_second_factor};
 pub use types::SessionQuery;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Bytea, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Bytea, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
 use uuid::Uuid;
@@ -48,11 +48,17 @@ impl Now {
     }
 }
 
-/// Begins a session of a user of the tenant, whom the transaction has locked or added, and records that it did.
+/// Begins a session of a user of the tenant, whom the transaction has locked or added, and records that it did. The session
+/// knows whether a second factor was shown for it.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn start(work: &mut Work, user: Id<User>, origin: &Origin) -> Result<Ticket> {
+pub async fn start(
+    work: &mut Work,
+    user: Id<User>,
+    origin: &Origin,
+    by_second_factor: bool,
+) -> Result<Ticket> {
     let now = Now::of(work).await?;
     let (session_id, refresh_token) = (now.id(), RefreshToken::generate());
     let expires_at = now.now + TimeDelta::days(i64::from(now.session_days));
@@ -63,8 +69,8 @@ pub async fn start(work: &mut Work, user: Id<User>, origin: &Origin) -> Result<T
             DELETE FROM sessions WHERE user_id = ? AND least(expires_at, ended_at) < now() - interval '1 day'
         )
         INSERT INTO sessions (id, user_id, family_hash, token_hash, created_at, last_used_at, expires_at, idle_at,
-                              user_agent, address)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                              user_agent, address, by_second_factor)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind::<SqlUuid, _>(user)
     .bind::<SqlUuid, _>(session_id)
@@ -77,6 +83,7 @@ pub async fn start(work: &mut Work, user: Id<User>, origin: &Origin) -> Result<T
     .bind::<Timestamptz, _>(now.idle_at())
     .bind::<Nullable<Text>, _>(origin.user_agent.clone())
     .bind::<Nullable<Text>, _>(address(origin))
+    .bind::<Bool, _>(by_second_factor)
     .execute(&mut work.conn())
     .await?;
     work.record(
@@ -107,7 +114,8 @@ pub(super) enum Refreshed {
 }
 
 const STANDING: &str = "
-    SELECT s.token_hash, s.previous_hash, s.last_used_at, s.ended_at IS NOT NULL AS ended,
+    SELECT s.token_hash, s.previous_hash, s.last_used_at,
+           s.ended_at IS NOT NULL OR t.mfa_required AND NOT s.by_second_factor AS ended,
            least(s.expires_at, s.created_at + make_interval(days => t.session_days)) AS expires_at,
            least(s.idle_at, s.last_used_at + make_interval(mins => t.idle_minutes)) AS idle_at
       FROM sessions s JOIN tenants t ON t.id = s.tenant_id
@@ -264,6 +272,40 @@ impl Which {
             Self::AllBut(kept) => (None, Some(kept)),
         }
     }
+}
+
+/// Writes down whether the second factor of whose session this is was shown in it.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::identity) async fn set_by_second_factor(
+    tx: &Transaction,
+    session: Uuid,
+    shown: bool,
+) -> Result<()> {
+    statement("UPDATE sessions SET by_second_factor = ? WHERE id = ?")
+        .bind::<Bool, _>(shown)
+        .bind::<SqlUuid, _>(session)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Whether a user's session goes on and was begun with a second factor.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::identity) async fn is_by_second_factor(
+    conn: &AsyncPgConnection,
+    user: Uuid,
+    session: Uuid,
+) -> Result<bool> {
+    let found = statement(
+        "SELECT id FROM sessions WHERE id = ? AND user_id = ? AND by_second_factor AND ended_at IS NULL",
+    )
+    .bind::<SqlUuid, _>(session)
+    .bind::<SqlUuid, _>(user);
+    Ok(found.execute(&mut &*conn).await? == 1)
 }
 
 /// Sessions in one answer at most.

@@ -93,7 +93,10 @@ impl Sdl {
                 "expiresAt",
                 "refreshToken",
                 "refreshExpiresAt",
+                "token",
                 "secret",
+                "otpauthUri",
+                "recoveryCodes",
             ]
             .contains(&field.name.node.as_str());
             // What few may see has tests of its own.
@@ -384,6 +387,10 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "revokeSession" => json!({ "sessionId": id("session") }),
         "updateTenant" => json!({}),
         "changePassword" => json!({ "currentPassword": "not the one", "newPassword": PASSWORD }),
+        "verifySecondFactor" => json!({ "token": "none", "code": "123456" }),
+        "beginTotpEnrolment" => json!({}),
+        "confirmTotpEnrolment" | "disableTotp" | "regenerateRecoveryCodes" => json!({ "code": "123456" }),
+        "resetSecondFactor" => json!({ "userId": id("user") }),
         "createUser" => {
             json!({ "name": "New", "email": "new@test.example", "password": PASSWORD, "role": "VIEWER" })
         }
@@ -523,7 +530,7 @@ impl Records {
         let mut work = Work::begin(db, hub, viewer.tenant_id, Some(viewer.user_id))
             .await
             .unwrap();
-        let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default())
+        let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default(), false)
             .await
             .unwrap();
         let position = work.append().await.unwrap();
@@ -536,6 +543,18 @@ impl Records {
             }
             true => write_id("role", uuid::Uuid::now_v7()),
         };
+        // As if somebody had shown a first factor, and no second one yet.
+        let tx = client.app.db.begin(client.viewer().tenant_id).await.unwrap();
+        let pending = format!(
+            "INSERT INTO pending_sign_ins (hash, user_id, password_state, enrols, expires_at)
+             VALUES ('{}', '{}', '', false, now())",
+            uuid::Uuid::new_v4(),
+            client.viewer().user_id
+        );
+        diesel_async::SimpleAsyncConnection::batch_execute(&mut tx.conn(), &pending)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
         let mut ids = HashMap::from([
             ("session", write_id("session", session.session_id)),
             ("tenant", text(&me["viewer"]["tenant"]["id"])),
