@@ -31,6 +31,8 @@ pub struct Tenant {
     /// Whether one needs a second factor to get in.
     #[serde(default)]
     pub mfa_required: bool,
+    pub session_days: i32,
+    pub idle_minutes: i32,
 }
 
 /// A person in a tenant. The account they sign in with, which may be in other tenants too, is nobody's business here.
@@ -77,6 +79,8 @@ impl Followed for Tenant {
         "timeZone",
         "minPasswordLength",
         "mfaRequired",
+        "sessionDays",
+        "idleMinutes",
     ];
 }
 

@@ -52,6 +52,11 @@ pub struct UpdateTenantInput {
     /// Whether everybody needs a second factor to get in. When it is switched on, the sessions end of all who have none:
     /// they set one up when they sign in again. Set one up for yourself first.
     mfa_required: Option<bool>,
+    /// Days after which everybody has to sign in again, 1 to 90. What is shorter than before holds for open sessions too.
+    session_days: Option<i32>,
+    /// Minutes without a refresh after which a session ends, 1 to 43,200. What is shorter than before holds for open
+    /// sessions too.
+    idle_minutes: Option<i32>,
     /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -378,6 +383,8 @@ impl IdentityMutation {
             patch.set("currencyCode", &mut tenant.currency_code, input.currency_code);
             let time_zone = input.time_zone.map(|zone| check.line("timeZone", &zone));
             check.range("minPasswordLength", input.min_password_length, 10..=128);
+            check.range("sessionDays", input.session_days, 1..=90);
+            check.range("idleMinutes", input.idle_minutes, 1..=43_200);
             if let Some(zone) = &time_zone
                 && !queries::is_time_zone(work, zone).await?
             {
@@ -391,6 +398,8 @@ impl IdentityMutation {
                 input.min_password_length,
             );
             patch.set("mfaRequired", &mut tenant.mfa_required, input.mfa_required);
+            patch.set("sessionDays", &mut tenant.session_days, input.session_days);
+            patch.set("idleMinutes", &mut tenant.idle_minutes, input.idle_minutes);
             patch.expect_version(input.expected_version, tenant.version)?;
             check.done()?;
             if tenant.mfa_required && !was_required {

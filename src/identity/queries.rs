@@ -32,6 +32,12 @@ use crate::graphql::{self, Batch};
 /// Characters of a password at least, unless a tenant asks for more.
 const MIN_PASSWORD_LENGTH: i32 = 10;
 
+/// Days that a new tenant's sessions last.
+const SESSION_DAYS: i32 = 7;
+
+/// Minutes without a refresh after which a new tenant's sessions end.
+const IDLE_MINUTES: i32 = 30;
+
 /// Loads tenants by their ids; row-level security leaves the viewer's own.
 pub struct TenantById;
 
@@ -174,6 +180,8 @@ pub async fn insert_tenant(
         time_zone: "UTC".to_owned(),
         min_password_length: MIN_PASSWORD_LENGTH,
         mfa_required: false,
+        session_days: SESSION_DAYS,
+        idle_minutes: IDLE_MINUTES,
     };
     let user = User {
         id: user_id,
@@ -370,6 +378,8 @@ pub(super) async fn update_tenant(tx: &Transaction, tenant: &Tenant) -> Result<(
             tenants::currency_code.eq(tenant.currency_code),
             tenants::time_zone.eq(&tenant.time_zone),
             tenants::min_password_length.eq(tenant.min_password_length),
+            tenants::session_days.eq(tenant.session_days),
+            tenants::idle_minutes.eq(tenant.idle_minutes),
             tenants::updated_at.eq(tenant.updated_at),
             tenants::version.eq(tenant.version),
             tenants::mfa_required.eq(tenant.mfa_required),

@@ -50,6 +50,16 @@ impl Tenant {
         self.min_password_length
     }
 
+    /// Days after which everybody has to sign in again.
+    async fn session_days(&self) -> i32 {
+        self.session_days
+    }
+
+    /// Minutes without a refresh after which a session ends.
+    async fn idle_minutes(&self) -> i32 {
+        self.idle_minutes
+    }
+
     /// When the tenant signed up.
     async fn created_at(&self) -> DateTime {
         self.created_at.into()

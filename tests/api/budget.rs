@@ -77,8 +77,11 @@ async fn settle(client: &Client) {
 }
 
 fn assert_cost(counts: &Counts, statements: usize, round_trips: usize) {
-    let found = (counts.statements.len(), counts.round_trips, counts.connections);
-    assert_eq!(found, (statements, round_trips, 0), "{:#?}", counts.statements);
+    let found = (counts.statements.len(), counts.connections);
+    assert_eq!(found, (statements, 0), "{:#?}", counts.statements);
+    // One branch may be a level ahead of another while the database is slow to answer that: then it waits less often.
+    let trips = counts.round_trips;
+    assert!(trips <= round_trips, "{trips} round trips: {:#?}", counts.statements);
 }
 
 #[tokio::test]

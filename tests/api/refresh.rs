@@ -351,16 +351,21 @@ async fn a_session_that_is_not_used_or_has_lasted_its_time_is_over() {
 async fn a_tenant_says_how_long_its_sessions_last() {
     let app = TestApp::new().await;
     let person = Person::signed_up(&app).await;
-    let superuser = app.superuser().await;
-    let say = async |what: &str| {
-        let say = format!(
-            "UPDATE tenants SET {what} WHERE id = '{}'",
-            person.client.viewer().tenant_id
-        );
-        superuser.batch_execute(&say).await.unwrap();
+    let say = async |input: Value| {
+        let selection = "tenant { sessionDays idleMinutes }";
+        let tenant = person
+            .client
+            .payload("updateTenant", "UpdateTenantInput", selection, input);
+        tenant.await
     };
+    for field in ["sessionDays", "idleMinutes"] {
+        for wrong in [0, -1, 43_201, i32::MAX] {
+            let problems = &say(json!({ field: wrong })).await["userErrors"];
+            assert_eq!(problems[0]["code"], "OUT_OF_RANGE", "{field} {wrong}");
+        }
+    }
     // What gets shorter holds for those that go on.
-    say("idle_minutes = 5").await;
+    say(json!({ "idleMinutes": 5 })).await;
     let before = person.again(&app).await;
     let left = time(&refresh(&app, &before.refresh_token).await.unwrap(), "expiresAt") - Utc::now();
     assert!(
@@ -372,13 +377,14 @@ async fn a_tenant_says_how_long_its_sessions_last() {
         .await;
     assert_eq!(refresh(&app, &person.refresh_token).await, None);
     // What gets longer does not bring back what was over.
-    say("idle_minutes = 600").await;
+    say(json!({ "idleMinutes": 600 })).await;
     person.set(&app, "idle_at = now()").await;
     assert_eq!(refresh(&app, &person.refresh_token).await, None);
     let long = person.again(&app).await;
     long.age(&app, "9 hours").await;
     assert!(refresh(&app, &long.refresh_token).await.is_some());
-    say("session_days = 1").await;
+    let said = say(json!({ "sessionDays": 1 })).await;
+    assert_eq!(said["tenant"], json!({ "sessionDays": 1, "idleMinutes": 600 }));
     let person = long.again(&app).await;
     person
         .set(
