@@ -88,8 +88,6 @@ pub fn is_code(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {

@@ -163,8 +163,6 @@ pub(super) fn sealing_context(account: Uuid) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
 
     #[test]
