@@ -9,7 +9,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
-use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use crate::auth::keys::Keys;
 use crate::auth::token::{self, Tokens};
 use crate::auth::{Limiter, Revocations, Viewer};
 use crate::config::Config;
-use crate::crypto::{MasterKey, Vault};
+use crate::crypto::{self, MasterKey, Vault};
 use crate::db::{Database, migrate};
 use crate::error::{Error, Result};
 use crate::events::retention::Rounds;
@@ -237,9 +236,7 @@ pub fn kept_secret(data_dir: &Path) -> Result<SecretString, String> {
             ));
         }
     }
-    let mut bytes = [0_u8; 48];
-    rand::rng().fill_bytes(&mut bytes);
-    let secret = STANDARD.encode(bytes);
+    let secret = STANDARD.encode(crypto::random_bytes::<48>());
     let written = std::fs::OpenOptions::new()
         .write(true)
         .create(true)

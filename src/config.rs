@@ -74,7 +74,8 @@ pub struct Config {
     pub jwt_secret: Option<SecretString>,
 
     /// Keys that seal secrets in the database, as `name:base64` of 32 random bytes, separated by commas: the first seals,
-    /// all of them open. Without them a key made from JWT_SECRET is used, which stays in the ring.
+    /// all of them open. Without them a key made from JWT_SECRET is used, which stays in the ring. With several instances, add
+    /// a new key at the end everywhere before you put it first.
     #[arg(long, env = "DEALSTREAM_MASTER_KEYS", hide_env_values = true, global = true)]
     pub master_keys: Option<SecretString>,
 

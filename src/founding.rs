@@ -267,10 +267,19 @@ async fn complete_sign_up(ctx: &Context<'_>, input: CompleteSignUpInput) -> Resu
     let form = vault.open(&mail::link_context(&hash), &sealed)?;
     let form: Form = serde_json::from_slice(&form).map_err(Error::internal)?;
     // Whoever signed up with somebody else's address does not get into what that person completes: the password tells.
+    let attempt = limiter
+        .attempt(
+            Policy::SignInNetwork,
+            session.origin(),
+            Policy::SignInAccount,
+            &email,
+        )
+        .await?;
     if !password::verify(input.password, Some(form.password_hash.clone())).await? {
         let message = "This is not the password that was chosen when signing up.";
         return Err(Error::invalid("password", ProblemCode::Invalid, message));
     }
+    attempt.succeeded().await;
     let new = NewTenant {
         name: form.tenant_name,
         currency_code: form.currency_code,

@@ -95,7 +95,7 @@ impl RecordChangedEvent {
         ID(self.0.id.clone())
     }
 
-    /// The record as it is now; null when it has been deleted meanwhile.
+    /// The record as it is now; null when it is gone, or out of your reach.
     async fn record(&self, ctx: &Context<'_>) -> Option<Result<Node>> {
         find_node(ctx, &self.0.id).await
     }

@@ -84,6 +84,7 @@ impl SigningAlgorithm {
 }
 
 /// A key that signs and verifies with one algorithm, whatever a token's header says.
+#[derive(Clone)]
 pub struct Key {
     pub kid: String,
     pub algorithm: SigningAlgorithm,
@@ -201,18 +202,34 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Opens what is kept; what this server's vault cannot open is left out.
-    fn open(vault: &Vault, rows: &[SigningKey]) -> Self {
-        let opened = rows.iter().filter_map(|row| {
-            let key = Key::open(vault, row);
-            key.inspect_err(|error| {
+    /// Opens what is kept. What this server's vault cannot open is left out, but for a key that was opened `before` and has
+    /// since been sealed under a master key that is not in this server's ring: others have the new one already, and nobody
+    /// is to be signed out while it comes to all instances.
+    fn open(vault: &Vault, rows: &[SigningKey], before: &Self) -> Self {
+        let opened = rows.iter().filter_map(|row| match Key::open(vault, row) {
+            Ok(key) => Some(key),
+            Err(_) if !vault.knows_key_of(&row.sealed) => {
+                let known = before.keys.iter().find(|key| key.kid == row.kid);
+                tracing::warn!(
+                    kid = row.kid,
+                    kept = known.is_some(),
+                    "a signing key is sealed under a master key that is not in DEALSTREAM_MASTER_KEYS here"
+                );
+                known.map(|known| Key {
+                    created_at: row.created_at,
+                    signs_from: row.signs_from,
+                    until: None,
+                    ..Key::clone(known)
+                })
+            }
+            Err(error) => {
                 tracing::warn!(
                     kid = row.kid,
                     ?error,
                     "a signing key cannot be opened; it is left out"
-                )
-            })
-            .ok()
+                );
+                None
+            }
         });
         let mut keys: Vec<Key> = opened.collect();
         keys.sort_by_key(|key| key.signs_from);
@@ -341,7 +358,8 @@ impl Keys {
             // No token needs it by then; a little longer, so that people still find it in the list.
             false => Others::KeptFor(VERIFIES_ON * 2),
         };
-        let still_wanted = |rows: &[SigningKey]| wanted(&Ring::open(&self.vault, rows));
+        let known = self.ring();
+        let still_wanted = |rows: &[SigningKey]| wanted(&Ring::open(&self.vault, rows, &known));
         if signing_keys::add(&self.db, &new, others, still_wanted).await? {
             tracing::info!(
                 kid = new.kid,
@@ -359,7 +377,7 @@ impl Keys {
     /// When the database fails.
     pub async fn look(&self) -> Result<()> {
         let rows = signing_keys::all(&self.db).await?;
-        let ring = Arc::new(Ring::open(&self.vault, &rows));
+        let ring = Arc::new(Ring::open(&self.vault, &rows, &self.ring()));
         for row in rows.iter().filter(|row| !self.vault.is_current(&row.sealed)) {
             if let Some(algorithm) = SigningAlgorithm::of_name(&row.algorithm) {
                 self.reseal(algorithm, row).await?;
@@ -496,7 +514,7 @@ mod tests {
         let vault = vault(b"a secret");
         let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
         let rows = [1000, 2000, 3000].map(|from| row(&vault, SigningAlgorithm::EdDsa, from));
-        let ring = Ring::open(&vault, &rows);
+        let ring = Ring::open(&vault, &rows, &Ring::default());
         for (now, signer) in [
             (0, 0),
             (1000, 0),
@@ -523,7 +541,9 @@ mod tests {
     fn a_row_is_trusted_only_as_far_as_the_vault_opens_it() {
         let (ours, theirs) = (vault(b"a secret"), vault(b"another"));
         let good = row(&ours, SigningAlgorithm::EdDsa, 1000);
-        assert_eq!(Ring::open(&ours, std::slice::from_ref(&good)).keys.len(), 1);
+        let nothing = Ring::default();
+        let opened = Ring::open(&ours, std::slice::from_ref(&good), &nothing);
+        assert_eq!(opened.keys.len(), 1);
         let named = |kid: &str| SigningKey {
             kid: kid.to_owned(),
             ..good.clone()
@@ -542,8 +562,52 @@ mod tests {
             foreign,
             altered,
         ] {
-            assert!(Ring::open(&ours, &[bad]).keys.is_empty());
+            // Whether it was good before or not: only what is sealed under a key of others is taken on trust.
+            for before in [&nothing, &opened] {
+                assert!(
+                    Ring::open(&ours, std::slice::from_ref(&bad), before)
+                        .keys
+                        .is_empty()
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_key_that_others_have_sealed_anew_stays_known() {
+        let named = |name: &str| {
+            let key = STANDARD.encode(crypto::random_bytes::<32>());
+            format!("{name}:{key}")
+        };
+        let (old, new) = (named("old"), named("new"));
+        let vault = |keys: &[&str]| {
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|key| crate::crypto::MasterKey::parse(key).unwrap())
+                .collect();
+            Vault::new(keys).unwrap()
+        };
+        let (behind, ahead) = (vault(&[&old]), vault(&[&new, &old]));
+        let first = row(&behind, SigningAlgorithm::EdDsa, 1000);
+        let ring = Ring::open(&behind, std::slice::from_ref(&first), &Ring::default());
+        let context = context(SigningAlgorithm::EdDsa, &first.kid);
+        let resealed = SigningKey {
+            sealed: ahead
+                .seal(&context, &behind.open(&context, &first.sealed).unwrap())
+                .unwrap(),
+            ..first.clone()
+        };
+        // And one that the instance behind has never seen.
+        let second = row(&ahead, SigningAlgorithm::EdDsa, 2000);
+        let rows = [resealed, second.clone()];
+        let later = Ring::open(&behind, &rows, &ring);
+        let kids: Vec<_> = later.keys.iter().map(|key| &key.kid).collect();
+        assert_eq!(kids, [&first.kid]);
+        assert!(later.keys[0].until.is_none(), "it signs on");
+        assert_eq!(Ring::open(&ahead, &rows, &Ring::default()).keys.len(), 2);
+        // Who has never opened it cannot, and what is gone is gone.
+        assert!(Ring::open(&behind, &rows, &Ring::default()).keys.is_empty());
+        assert!(Ring::open(&behind, &[second], &ring).keys.is_empty());
     }
 
     #[test]

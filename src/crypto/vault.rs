@@ -145,6 +145,11 @@ impl Vault {
         split(sealed).is_some_and(|(name, _)| name == self.current.name.as_bytes())
     }
 
+    /// Whether it was sealed by a key of this name in the ring.
+    pub fn knows_key_of(&self, sealed: &[u8]) -> bool {
+        split(sealed).is_some_and(|(name, _)| self.keys().any(|key| key.name.as_bytes() == name))
+    }
+
     /// A key for one purpose, made from the current master key: another purpose, or another master key, gives another.
     pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; KEY]> {
         Zeroizing::new(expand(self.current.key.expose_secret(), purpose))

@@ -1,9 +1,9 @@
 //! What must be looked up before a tenant is known, or of all tenants at once: accounts by e-mail, the tenants that an
 //! account belongs to, whose session a refresh token is of, which sessions have been revoked, and where histories stand.
 //!
-//! This runs as a role of its own that can read accounts, memberships, tenant names, invitations, whose sessions there
-//! are, revocations and the counters of histories, add and remove accounts, change passwords, end sessions, add
-//! revocations, keep mail and links, and nothing else; but for what [`signing_keys`](super::signing_keys) does with it.
+//! This runs as a role of its own. What it may do stands in the migrations, as grants and policies for it, and is as
+//! little as what is here and in [`signing_keys`](super::signing_keys) needs: of what a tenant keeps it sees who belongs
+//! there, how they may sign in, and where the history stands, and no record of its customers.
 
 pub mod mailing;
 pub mod people;
@@ -60,6 +60,22 @@ pub struct Revocation {
     /// By the database's clock, as are the beginnings of sessions.
     #[diesel(sql_type = Timestamptz)]
     pub revoked_at: DateTime<Utc>,
+}
+
+/// What somebody no longer has who had an account.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub api_keys: Vec<RemovedKey>,
+    pub revoked: Vec<Revocation>,
+}
+
+/// An API key that is no more.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct RemovedKey {
+    #[diesel(sql_type = SqlUuid)]
+    pub tenant_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
 }
 
 /// A session that a refresh token belongs to.
@@ -243,6 +259,24 @@ async fn end_sessions(
     .bind::<Nullable<SqlUuid>, _>(kept)
     .bind::<SqlUuid, _>(account);
     revoke.load(&mut &*conn).await
+}
+
+/// Ends everything by which somebody acts as an account in any tenant: sessions with their access tokens, and API keys.
+/// For when whoever had the account until now may have been somebody else. As the directory.
+async fn take_away_access(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<Taken> {
+    let api_keys = statement(
+        "DELETE FROM api_keys k USING users u
+          WHERE u.account_id = ? AND k.tenant_id = u.tenant_id AND k.user_id = u.id
+         RETURNING k.tenant_id, k.id",
+    )
+    .bind::<SqlUuid, _>(account)
+    .load(&mut &*conn)
+    .await?;
+    Ok(Taken {
+        api_keys,
+        // Access tokens and sockets of the keys end by this, too.
+        revoked: end_sessions(conn, account, None).await?,
+    })
 }
 
 /// Removes an account that has no user in any tenant any more.

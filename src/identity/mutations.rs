@@ -23,7 +23,7 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate, mutate_alone};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone};
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -291,7 +291,7 @@ impl IdentityMutation {
     ) -> Result<UpdateUserPayload> {
         let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
-        let (user, outcome) = mutate(ctx, "updateUser", key, async |work| {
+        let (user, outcome) = mutate_alone(ctx, "updateUser", key, async |work| {
             let mut user = queries::user_for_update(work, input.user_id).await?;
             let before = user.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
@@ -306,7 +306,7 @@ impl IdentityMutation {
             patch.set("customRoleId", &mut user.custom_role_id, custom_role_id);
             patch.set("isActive", &mut user.is_active, input.is_active);
             patch.expect_version(input.expected_version, user.version)?;
-            if is_admin(&before) && !is_admin(&user) && !queries::another_admin(work, user.id).await? {
+            if is_admin(&before) && !is_admin(&user) && !people::another_admin(work, user.id.uuid()).await? {
                 let field = if user.is_active { "role" } else { "isActive" };
                 check.problem(field, ProblemCode::NotAllowed, LAST_ADMIN);
             }
@@ -345,7 +345,7 @@ impl IdentityMutation {
             let user = queries::user_for_update(work, input.user_id).await?;
             Patch::default().expect_version(input.expected_version, user.version)?;
             check_grant(viewer, &rights_of(work, &user).await?, "userId")?;
-            if is_admin(&user) && !queries::another_admin(work, user.id).await? {
+            if is_admin(&user) && !people::another_admin(work, user.id.uuid()).await? {
                 return Err(Error::invalid("userId", ProblemCode::NotAllowed, LAST_ADMIN));
             }
             queries::delete_user(work, user.id).await?;
@@ -503,7 +503,7 @@ fn is_admin(user: &User) -> bool {
 pub(super) async fn leave(work: &mut Work, viewer: &auth::Viewer) -> Result<(bool, Revocation)> {
     let user = Id::from_uuid(viewer.user_id);
     let mut user = queries::user_for_update(work, user).await?;
-    if is_admin(&user) && !queries::another_admin(work, user.id).await? {
+    if is_admin(&user) && !people::another_admin(work, user.id.uuid()).await? {
         return Err(Error::invalid("", ProblemCode::NotAllowed, LAST_ADMIN));
     }
     let kept = viewer.rights.reach().is_limited()
@@ -532,13 +532,16 @@ pub(super) fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
 
 /// Checks a new user; answers name, e-mail address and the hash of the password.
 async fn check_new_user(ctx: &Context<'_>, input: CreateUserInput) -> Result<(String, String, String)> {
-    let db = ctx.session().db();
-    let rules = people::password_rules_of_tenant(db, ctx.viewer()?.tenant_id).await?;
+    let (db, tenant) = (ctx.session().db(), ctx.viewer()?.tenant_id);
+    let rules = people::password_rules_of_tenant(db, tenant).await?;
     let mut check = Check::default();
     let name = check.line("name", &input.name);
     let email = check.email("email", input.email);
     check.new_password("password", &input.password, &rules_for(rules, &[&name, &email]));
     check.done()?;
+    // Hashing is dear, and those who sign in wait in the same line.
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    limiter.take(Policy::Invitation, &tenant.to_string(), 1).await?;
     Ok((name, email, password::hash(input.password).await?))
 }
 
@@ -574,9 +577,12 @@ async fn check_passwords(
     check.new_password("newPassword", &input.new_password, &rules_for(rules, &[]));
     check.done()?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let email = account.as_ref().map_or("", |account| &account.email);
+    let user = viewer.user_id.to_string();
+    let email = account.as_ref().map_or(&user, |account| &account.email);
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();
     let origin = ctx.session().origin();
+    // Who succeeds again and again keeps others waiting, too.
+    limiter.take(Policy::PasswordReset, &user, 1).await?;
     let attempt = limiter
         .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, email)
         .await?;

@@ -240,22 +240,6 @@ pub(super) async fn user_for_update(tx: &Transaction, id: Id<User>) -> Result<Us
     found.ok_or_else(|| Error::invalid("userId", ProblemCode::NotFound, "There is no such user."))
 }
 
-/// Whether somebody else than this user is an active admin. Reliable after [`user_for_update`].
-///
-/// # Errors
-/// When the database fails.
-pub(super) async fn another_admin(tx: &Transaction, than: Id<User>) -> Result<bool> {
-    let admins = users::table.filter(
-        users::role
-            .eq(Role::Admin)
-            .and(users::is_active)
-            .and(users::id.ne(than)),
-    );
-    Ok(diesel::select(diesel::dsl::exists(admins))
-        .get_result(&mut tx.conn())
-        .await?)
-}
-
 /// Lets a new user in only once their address is verified, unless this account was made for them just now: whoever made
 /// it earlier may know its password without being the person who is meant.
 ///

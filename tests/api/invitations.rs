@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dealstream::auth::Role;
+use dealstream::auth::{Permission, Reach, Rights, Role};
 use dealstream::config::Config;
 use dealstream::db::id::{read_id, write_id};
 use serde_json::{Value, json};
@@ -300,6 +300,129 @@ async fn who_made_an_account_for_somebody_else_does_not_get_into_their_other_ten
         let tenant = tenant.viewer().tenant_id;
         assert!(sign_in(&app, &email, own, Some(tenant)).await.is_some());
     }
+}
+
+#[tokio::test]
+async fn who_takes_over_an_account_by_a_link_takes_its_api_keys_away() {
+    let app = mailing().await;
+    let (email, other) = (address(), app.tenant().await);
+    let elsewhere = app.tenant().await;
+    let input = json!({ "name": "Somebody", "email": email, "password": PASSWORD, "role": "ADMIN" });
+    elsewhere
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    let intruder = sign_in(&app, &email, PASSWORD, None).await.unwrap();
+    let input = json!({ "name": "Door", "permissions": ["DEALS_READ"] });
+    let made = intruder
+        .mutate("createApiKey", "CreateApiKeyInput", "secret", input)
+        .await;
+    let key = made["secret"].as_str().unwrap();
+    assert!(app.identified(key).await.is_ok());
+    let token = invited(&other, &email, "SALES").await;
+    let input = json!({ "token": token, "name": "V", "password": "a password of one's own" });
+    assert!(accept(&app.anon(), input).await["accessToken"].is_string());
+    assert!(app.identified(key).await.is_err());
+    let trail = elsewhere
+        .query("{ auditEvents(first: 10) { nodes { kind } } }", json!({}))
+        .await;
+    assert!(trail.to_string().contains("PASSWORD_RESET"), "{trail}");
+}
+
+#[tokio::test]
+async fn a_known_accounts_password_is_guessed_at_as_little_here_as_when_signing_in() {
+    let app = mailing().await;
+    let tenant = app.tenant().await;
+    let grace = crate::support::recipes::signed_up(&app, "guessed").await;
+    let me = grace.query("{ viewer { user { email } } }", json!({})).await;
+    let email = me["viewer"]["user"]["email"].as_str().unwrap().to_owned();
+    app.verify(&email).await;
+    let token = invited(&tenant, &email, "SALES").await;
+    let input = |password: &str| json!({ "token": token, "name": "G", "password": password });
+    for _ in 0..5 {
+        let guessed = accept(&app.anon(), input("not the password")).await;
+        assert_eq!(refusal(&guessed), ("password", "INVALID"));
+    }
+    let document =
+        "mutation($input: AcceptInvitationInput!) { acceptInvitation(input: $input) { accessToken } }";
+    let code = app
+        .anon()
+        .code(document, json!({ "input": input(PASSWORD) }))
+        .await;
+    assert_eq!(code, "RATE_LIMITED");
+    // It is one count with signing in.
+    let document = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
+    let input = json!({ "email": email, "password": PASSWORD });
+    let code = app.anon().code(document, json!({ "input": input })).await;
+    assert_eq!(code, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn an_invitation_gives_what_its_inviter_may_give_when_it_is_accepted() {
+    let app = mailing().await;
+    let admin = app.tenant().await;
+    let change = async |user: &Client, input: Value| {
+        let mut input = input;
+        input["userId"] = json!(write_id("user", user.viewer().user_id));
+        admin
+            .mutate("updateUser", "UpdateUserInput", "position", input)
+            .await;
+    };
+    for lost in [json!({ "role": "MANAGER" }), json!({ "isActive": false })] {
+        let inviter = app.user(&admin, Role::Admin).await;
+        let email = address();
+        let token = invited(&inviter, &email, "VIEWER").await;
+        let input = |token: &str| json!({ "token": token, "name": "N", "password": PASSWORD });
+        change(&inviter, lost).await;
+        let refused = accept(&app.anon(), input(&token)).await;
+        assert_eq!(refusal(&refused), ("token", "NOT_FOUND"));
+        assert!(sign_in(&app, &email, PASSWORD, None).await.is_none());
+        // Somebody who may can send it again.
+        let listed = admin.query("{ invitations { nodes { id } } }", json!({})).await;
+        let again = json!({ "invitationId": listed["invitations"]["nodes"][0]["id"] });
+        let sent = admin
+            .mutate("resendInvitation", "ResendInvitationInput", INVITATION, again)
+            .await;
+        assert_eq!(sent["invitation"]["invitedBy"]["name"], "Ada Admin");
+        let token = postman().nth(&email, 2).await.token();
+        assert!(accept(&app.anon(), input(&token)).await["accessToken"].is_string());
+    }
+    // A role that has come to permit more than its inviter may give is given by nobody.
+    let input = json!({ "name": "Recruiter", "permissions": ["USERS_READ", "USERS_WRITE", "DEALS_READ"] });
+    let role = async |input: Value| {
+        let made = admin
+            .mutate("createRole", "CreateRoleInput", "role { id }", input)
+            .await;
+        made["role"]["id"].clone()
+    };
+    let recruiters = role(input).await;
+    let interns = role(json!({ "name": "Intern", "permissions": ["DEALS_READ"] })).await;
+    let recruiter = app.user(&admin, Role::Viewer).await;
+    change(&recruiter, json!({ "customRoleId": recruiters })).await;
+    let rights = [
+        Permission::UsersRead,
+        Permission::UsersWrite,
+        Permission::DealsRead,
+    ];
+    let rights = Rights::custom(Role::Custom, None, rights.into_iter().collect(), Reach::ALL);
+    let recruiter = recruiter.with_rights(rights);
+    let email = address();
+    let payload = invite(&recruiter, json!({ "email": email, "customRoleId": interns })).await;
+    assert_eq!(payload["userErrors"], json!([]));
+    let token = postman().nth(&email, 1).await.token();
+    let more = json!({ "roleId": interns, "permissions": ["DEALS_READ", "AUDIT_READ"] });
+    admin
+        .mutate("updateRole", "UpdateRoleInput", "position", more)
+        .await;
+    let input = json!({ "token": token, "name": "N", "password": PASSWORD });
+    assert_eq!(
+        refusal(&accept(&app.anon(), input.clone()).await),
+        ("token", "NOT_FOUND")
+    );
+    let less = json!({ "roleId": interns, "permissions": ["DEALS_READ"] });
+    admin
+        .mutate("updateRole", "UpdateRoleInput", "position", less)
+        .await;
+    assert!(accept(&app.anon(), input).await["accessToken"].is_string());
 }
 
 #[tokio::test]

@@ -126,6 +126,62 @@ async fn a_forgotten_password_is_set_anew_by_a_link_that_is_used_once() {
     assert!(sign_in(&app, &email, OWN, None).await.is_some());
 }
 
+/// The secret of a new API key.
+async fn key_of(client: &Client) -> String {
+    let input = json!({ "name": "Export", "permissions": ["DEALS_READ"] });
+    let made = client
+        .mutate("createApiKey", "CreateApiKeyInput", "secret", input)
+        .await;
+    made["secret"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_reset_revokes_the_persons_api_keys_everywhere_and_nobody_elses() {
+    let app = mailing().await;
+    let grace = signed_up(&app, "keys").await;
+    let email = email_of(&grace).await;
+    let second = app.tenant().await;
+    made_by(&second, &email, "ADMIN").await;
+    app.verify(&email).await;
+    let there = sign_in(&app, &email, PASSWORD, Some(&second)).await.unwrap();
+    let (home, away, another) = (key_of(&grace).await, key_of(&there).await, key_of(&second).await);
+    // One's own change of the password leaves them alone.
+    let changed = json!({ "currentPassword": PASSWORD, "newPassword": "another good password" });
+    grace
+        .mutate("changePassword", "ChangePasswordInput", "__typename", changed)
+        .await;
+    for key in [&home, &away, &another] {
+        assert!(app.identified(key).await.is_ok());
+    }
+    let program = app.identified(&away).await.unwrap();
+    request_reset(&app.anon(), &email).await;
+    let token = postman().nth(&email, 1).await.token();
+    assert_eq!(reset(&app.anon(), &token, OWN).await["userErrors"], json!([]));
+    assert!(
+        app.app.revocations.revokes(program.viewer()),
+        "its open sockets end"
+    );
+    for key in [&home, &away] {
+        assert!(app.identified(key).await.is_err());
+    }
+    assert!(app.identified(&another).await.is_ok());
+    let again = sign_in(&app, &email, OWN, Some(&grace)).await.unwrap();
+    assert_eq!(
+        again.query("{ apiKeys { id } }", json!({})).await["apiKeys"],
+        json!([])
+    );
+    let trail = again
+        .query("{ auditEvents(first: 20) { nodes { entity kind } } }", json!({}))
+        .await;
+    let told = trail["auditEvents"]["nodes"].as_array().unwrap();
+    for (entity, kind) in [("user", "PASSWORD_RESET"), ("api_key", "DELETED")] {
+        assert!(
+            told.contains(&json!({ "entity": entity, "kind": kind })),
+            "{trail}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_expired_link_and_one_for_something_else_reset_nothing() {
     let app = mailing().await;

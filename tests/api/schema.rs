@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_graphql::parser::types::{InputValueDefinition, TypeKind};
-use dealstream::auth::{Permission, Reach, Rights, Role};
+use dealstream::auth::{Means, Permission, Permissions, Reach, Rights, Role, Viewer};
+use dealstream::error::Error;
 use serde_json::{Value, json};
 
 use crate::support::TestApp;
@@ -379,6 +380,58 @@ async fn each_role_gets_exactly_what_the_policy_says() {
             data["viewer"],
             json!({ "role": role.as_str(), "permissions": permissions })
         );
+    }
+}
+
+/// Root fields that need no permission and are for programs too: they show what the rights of who asks allow.
+const FOR_EVERYBODY: [&str; 4] = ["viewer", "node", "nodes", "changes"];
+
+/// What is for everybody who has signed in concerns one's own account and sessions, and so is for people: a key that has
+/// come into wrong hands must not get at them.
+#[tokio::test]
+async fn whatever_needs_no_permission_is_for_people_or_on_a_short_list() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let key = |rights: Rights| {
+        app.acting_as(Viewer {
+            means: Means::ApiKey,
+            rights: std::sync::Arc::new(rights),
+            ..admin.viewer().clone()
+        })
+    };
+    let powerless = key(Rights::of(Role::Admin).only(Permissions::NONE));
+    let in_person = Error::InPerson.message();
+    let first_error = |answer: &Value| answer["errors"][0].clone();
+    let mut for_people = Vec::new();
+    for (root, field) in root_fields() {
+        if OPEN.contains(&field.as_str()) || FOR_EVERYBODY.contains(&field.as_str()) {
+            continue;
+        }
+        let error = first_error(&first_answer(&powerless, root, &field).await);
+        assert_eq!(error["extensions"]["code"], "FORBIDDEN", "{field}: {error}");
+        if error["extensions"]["permission"].is_null() {
+            assert_eq!(error["message"], in_person, "{field}");
+            for_people.push(field);
+        }
+    }
+    for field in [
+        "sessions",
+        "signOut",
+        "revokeSession",
+        "revokeOtherSessions",
+        "switchTenant",
+        "leaveTenant",
+        "changePassword",
+        "verifyEmail",
+        "requestEmailVerification",
+    ] {
+        assert!(for_people.iter().any(|it| it == field), "{field}");
+    }
+    // And what makes further keys is so whatever a key permits.
+    let mighty = key(Rights::of(Role::Admin));
+    for field in ["createApiKey", "revokeApiKey"] {
+        let error = first_error(&first_answer(&mighty, "Mutation", field).await);
+        assert_eq!(error["message"], in_person, "{field}");
     }
 }
 

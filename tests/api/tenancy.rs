@@ -80,6 +80,7 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
                  WHERE schemaname = 'public' AND policyname <> 'tenant'";
     let documented = set(&[
         "api_keys: directory SELECT to {dealstream_directory}",
+        "api_keys: directory_removes DELETE to {dealstream_directory}",
         // A restrictive policy takes away; it opens nothing.
         "companies: reach ALL to {dealstream_scoped}",
         "contacts: reach ALL to {dealstream_scoped}",
@@ -221,6 +222,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "api_keys.hash: SELECT",
             "api_keys.id: SELECT",
             "api_keys.tenant_id: SELECT",
+            "api_keys.user_id: SELECT",
             "accounts.password_hash: UPDATE",
             "accounts.password_is_initial: UPDATE",
             "mails.attempts: UPDATE",
@@ -247,6 +249,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
                     WHERE table_schema = 'public' AND grantee = 'dealstream_directory' GROUP BY table_name";
     let needed = set(&[
         "accounts: DELETE INSERT SELECT",
+        "api_keys: DELETE",
         "custom_roles: SELECT",
         "histories: SELECT",
         "invitations: SELECT",
@@ -408,9 +411,10 @@ async fn the_directory_reads_accounts_users_tenants_revocations_histories_and_no
             _ => "created_at",
         };
         for change in [
-            // Accounts go with their last user; of those only these rights are withheld.
+            // Accounts go with their last user, API keys with a forgotten password; of those only these rights are withheld.
             match table {
                 "accounts" => "UPDATE accounts SET email = email".to_owned(),
+                "api_keys" => "UPDATE api_keys SET scope = scope".to_owned(),
                 _ => format!("DELETE FROM {table}"),
             },
             format!("UPDATE {table} SET {column} = now()"),

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use dealstream::auth::Role;
+use dealstream::config::Config;
 use dealstream::db::id::write_id;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use crate::support::app::{config, database_url};
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::wire::until;
 use crate::support::{Client, TestApp};
@@ -300,6 +302,54 @@ async fn a_tenant_keeps_an_active_admin() {
         refusal(&delete(&successor, json!({ "userId": id_of(&successor) })).await),
         ("userId", "NOT_ALLOWED")
     );
+}
+
+#[tokio::test]
+async fn an_admin_who_has_yet_to_prove_their_address_keeps_no_tenant_going() {
+    let app = TestApp::new().await;
+    let (admin, elsewhere) = (app.tenant().await, app.tenant().await);
+    let (me, email) = (id_of(&admin), address());
+    let input = json!({ "name": "Eve", "email": email, "password": PASSWORD, "role": "ADMIN" });
+    for tenant in [&elsewhere, &admin] {
+        assert_eq!(create(tenant, input.clone()).await["userErrors"], json!([]));
+    }
+    assert!(sign_in(&app, &email, PASSWORD, Some(&admin)).await.is_none());
+    let step_down = json!({ "userId": me, "role": "MANAGER" });
+    for answer in [
+        update(&admin, step_down.clone()).await,
+        update(&admin, json!({ "userId": me, "isActive": false })).await,
+        delete(&admin, json!({ "userId": me })).await,
+    ] {
+        assert_eq!(refusal(&answer).1, "NOT_ALLOWED", "{answer}");
+    }
+    app.verify(&email).await;
+    assert_eq!(update(&admin, step_down).await["user"]["role"], "MANAGER");
+}
+
+#[tokio::test]
+async fn a_tenant_adds_so_many_people_an_hour_and_hashes_no_further_password() {
+    let config = Config {
+        limits: vec!["invitation=2/1h".to_owned()],
+        ..config()
+    };
+    let app = TestApp::on(database_url().await, config).await;
+    let (admin, other) = (app.tenant().await, app.tenant().await);
+    let new = || json!({ "name": "N", "email": address(), "password": PASSWORD, "role": "VIEWER" });
+    let document =
+        "mutation($input: CreateUserInput!) { createUser(input: $input) { userErrors { field code } } }";
+    // What is refused before anything is hashed costs nothing.
+    let short = json!({ "name": "N", "email": address(), "password": "short", "role": "VIEWER" });
+    for _ in 0..3 {
+        assert_eq!(refusal(&create(&admin, short.clone()).await).0, "password");
+    }
+    for _ in 0..2 {
+        assert_eq!(create(&admin, new()).await["userErrors"], json!([]));
+    }
+    let refused = admin.answer(document, json!({ "input": new() })).await;
+    let error = &refused["errors"][0]["extensions"];
+    assert_eq!(error["code"], "RATE_LIMITED", "{refused}");
+    assert!(error["retryAfter"].as_i64().unwrap() > 0);
+    assert_eq!(create(&other, new()).await["userErrors"], json!([]));
 }
 
 #[tokio::test]

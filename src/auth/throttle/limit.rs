@@ -25,11 +25,11 @@ pub enum Policy {
     SignInAccount,
     /// Failures to give a second factor, by account.
     Code,
-    /// Messages for a new password, by account and by address.
+    /// Messages for a new password, by account and by address; changes of a password, by user.
     PasswordReset,
     /// Messages to verify an address, by account and by address.
     Verification,
-    /// Invitations that a tenant sends.
+    /// People that a tenant invites or adds.
     Invitation,
     /// Attempts of a client's address to use a token out of a message.
     MailedToken,

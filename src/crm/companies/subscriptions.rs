@@ -53,7 +53,7 @@ impl CompanyChangedEvent {
         self.0.id()
     }
 
-    /// The company as it is now; null when it has been deleted meanwhile.
+    /// The company as it is now; null when it is gone, or out of your reach.
     async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
         ctx.relation::<CompanyById>(self.0.id()).await
     }

@@ -54,7 +54,7 @@ impl ContactChangedEvent {
         self.0.id()
     }
 
-    /// The contact as it is now; null when it has been deleted meanwhile.
+    /// The contact as it is now; null when it is gone, or out of your reach.
     async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
         ctx.relation::<ContactById>(self.0.id()).await
     }

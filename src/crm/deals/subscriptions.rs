@@ -58,7 +58,7 @@ impl DealChangedEvent {
         self.0.id()
     }
 
-    /// The deal as it is now; null when it has been deleted meanwhile.
+    /// The deal as it is now; null when it is gone, or out of your reach.
     async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
         ctx.relation::<DealById>(self.0.id()).await
     }
@@ -121,7 +121,7 @@ impl DealStageChangedEvent {
         self.deal_id
     }
 
-    /// The deal as it is now; null when it has been deleted meanwhile.
+    /// The deal as it is now; null when it is gone, or out of your reach.
     async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
         ctx.relation::<DealById>(self.deal_id).await
     }

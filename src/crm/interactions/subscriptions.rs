@@ -45,8 +45,8 @@ impl InteractionLoggedEvent {
         self.0.id()
     }
 
-    /// The interaction as it is now; null when it has been deleted meanwhile. Without a `completedAt` it is still to
-    /// come.
+    /// The interaction as it is now; null when it is gone, or out of your reach. Without a `completedAt`
+    /// it is still to come.
     async fn interaction(&self, ctx: &Context<'_>) -> Option<Result<Arc<Interaction>>> {
         ctx.relation::<InteractionById>(self.0.id()).await
     }

@@ -8,7 +8,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::mailing::Purpose;
-use super::{Account, Revocation, as_directory, end_sessions, read, write};
+use super::{Account, Taken, as_directory, read, take_away_access, write};
 use crate::db::Database;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
@@ -28,6 +28,9 @@ pub struct Invited {
     /// As who invited them writes it.
     #[diesel(sql_type = Nullable<Text>)]
     pub name: Option<String>,
+    /// The user of the tenant who invited them, unless they have left.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub inviter_id: Option<Uuid>,
     #[diesel(sql_type = Nullable<Text>)]
     pub inviter_name: Option<String>,
     #[diesel(sql_type = Timestamptz)]
@@ -48,8 +51,8 @@ async fn read_invited(
     invitation: Uuid,
 ) -> diesel::QueryResult<Option<Invited>> {
     statement(
-        "SELECT i.tenant_id, t.name AS tenant_name, i.id AS invitation_id, i.email, i.name, u.name AS inviter_name,
-                i.expires_at, a.id AS account_id, a.password_hash, a.email_verified_at IS NOT NULL AS is_verified
+        "SELECT i.tenant_id, t.name AS tenant_name, i.id AS invitation_id, i.email, i.name, u.id AS inviter_id,
+                u.name AS inviter_name, i.expires_at, a.id AS account_id, a.password_hash, a.email_verified_at IS NOT NULL AS is_verified
            FROM invitations i
            JOIN tenants t ON t.id = i.tenant_id
            LEFT JOIN users u ON u.tenant_id = i.tenant_id AND u.id = i.invited_by_id
@@ -196,8 +199,8 @@ pub async fn is_still(tx: &Transaction, known: &Known<'_>, verified: bool) -> Re
     Ok(found.await?.is_some())
 }
 
-/// Gives an account to who has proved that its address is theirs: with a new password, and without any session or link of
-/// who had it before. Answers what was revoked, or nothing when the account is not as it was read.
+/// Gives an account to who has proved that its address is theirs: with a new password, and without any session, API key or
+/// link of who had it before. Answers what was taken, or nothing when the account is not as it was read.
 ///
 /// # Errors
 /// When the database fails.
@@ -205,7 +208,7 @@ pub async fn hand_over_account(
     tx: &Transaction,
     known: &Known<'_>,
     password_hash: &str,
-) -> Result<Option<Vec<Revocation>>> {
+) -> Result<Option<Taken>> {
     let handed_over = as_directory(tx, async |conn| {
         let update = statement(
             "UPDATE accounts SET password_hash = ?, password_is_initial = false, email_verified_at = now()
@@ -218,7 +221,7 @@ pub async fn hand_over_account(
             return Ok(None);
         }
         forget_links(conn, known.account_id).await?;
-        end_sessions(conn, known.account_id, None).await.map(Some)
+        take_away_access(conn, known.account_id).await.map(Some)
     });
     Ok(handed_over.await?)
 }
@@ -231,7 +234,8 @@ async fn forget_links(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryR
 }
 
 /// Uses a link to give its account a new password. Whoever has read the mail has proved the address, too. All sessions
-/// end, and all other links. Answers the account and what was revoked; nothing when the link is not, or no longer, valid.
+/// end, and all API keys and other links. Answers the account and what was taken; nothing when the link is not, or no
+/// longer, valid.
 ///
 /// # Errors
 /// When the database fails.
@@ -239,7 +243,7 @@ pub async fn reset_password(
     db: &Database,
     token_hash: &[u8; 32],
     password_hash: &str,
-) -> Result<Option<(Uuid, Vec<Revocation>)>> {
+) -> Result<Option<(Uuid, Taken)>> {
     let reset = write(db, async |conn| {
         let link = take_link(conn, Purpose::PasswordReset, token_hash).await?;
         let Some((account, email)) = link.and_then(|link| Some((link.account_id?, link.email))) else {
@@ -257,7 +261,7 @@ pub async fn reset_password(
             return Ok(None);
         }
         forget_links(conn, account).await?;
-        Ok(Some((account, end_sessions(conn, account, None).await?)))
+        Ok(Some((account, take_away_access(conn, account).await?)))
     });
     reset.await
 }
@@ -402,6 +406,28 @@ pub async fn places(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Place
         Ok(places.load(&mut &*conn).await?)
     });
     found.await
+}
+
+/// Whether somebody else than this user is an admin of the tenant who can sign in: active, and not waiting to prove an
+/// address. Reliable when changes of users come one after the other.
+///
+/// # Errors
+/// When the database fails.
+pub async fn another_admin(tx: &Transaction, than: Uuid) -> Result<bool> {
+    let found = as_directory(tx, async |conn| {
+        statement(
+            "SELECT EXISTS (
+                SELECT FROM users u LEFT JOIN accounts a ON a.id = u.account_id
+                 WHERE u.tenant_id = ? AND u.id <> ? AND u.role = 'ADMIN' AND u.is_active
+                   AND (NOT u.awaits_verification OR a.email_verified_at IS NOT NULL)
+             ) AS yes",
+        )
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(than)
+        .get_result::<Answer>(&mut &*conn)
+        .await
+    });
+    Ok(found.await?.yes)
 }
 
 /// The users that an account has, by tenant.

@@ -13,13 +13,14 @@ use crate::auth::{self, Limiter, Permission, Policy, Role, password};
 use crate::crypto;
 use crate::db::directory::mailing::{self, Purpose};
 use crate::db::directory::people::{self, Invited, Known};
-use crate::db::directory::{self, Account, Membership, factors};
+use crate::db::directory::{self, Account, Membership, Taken, factors};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
 use crate::identity::mfa::{self, Admitted, By};
+use crate::identity::recovery::tell_tenants;
 use crate::identity::roles;
 use crate::identity::{self, CustomRole, SignInPayload, User, check_grant, revocations, rules_for};
 use crate::mail::{Letter, Mail};
@@ -115,7 +116,8 @@ pub struct InvitationMutation;
 #[Object]
 impl InvitationMutation {
     /// Invites a person into the tenant: they get a link by mail, with which they become a user. The answer says nothing
-    /// about whether they use Dealstream already. You can give no role that may do more than you.
+    /// about whether they use Dealstream already. You can give no role that may do more than you; when you may no longer
+    /// give the role by the time that it is accepted, the invitation is void until somebody who may sends it again.
     #[graphql(guard = "Can(Permission::UsersWrite)")]
     async fn invite_user(
         &self,
@@ -165,7 +167,7 @@ impl InvitationMutation {
         Ok(InviteUserPayload { invitation, outcome })
     }
 
-    /// Sends an invitation again, with a new link. Earlier links are void from now on.
+    /// Sends an invitation again, with a new link, in your name. Earlier links are void from now on.
     #[graphql(guard = "Can(Permission::UsersWrite)")]
     async fn resend_invitation(
         &self,
@@ -180,7 +182,9 @@ impl InvitationMutation {
             let days = check_days(&mut check, input.expires_in_days);
             check.done()?;
             mail.require()?;
-            let invitation = queries::extend(work, input.invitation_id, work.now() + days).await?;
+            let until = work.now() + days;
+            let inviter = Id::from_uuid(viewer.user_id);
+            let invitation = queries::renew(work, input.invitation_id, inviter, until).await?;
             let rights = roles::rights_in(work, invitation.role, invitation.custom_role_id).await?;
             check_grant(viewer, &rights, "invitationId")?;
             mailing::forget_links_of(work, invitation.id.uuid()).await?;
@@ -215,8 +219,8 @@ impl InvitationMutation {
     }
 
     /// Accepts an invitation and signs in to the tenant. Whoever has no account yet, or has never proved that its address
-    /// is theirs, sets a password: that voids the account's earlier password and all its sessions. Whoever has a verified
-    /// account gives its password, or is signed in with it. A link can be used once.
+    /// is theirs, sets a password: that voids the account's earlier password, all its sessions and its API keys. Whoever has
+    /// a verified account gives its password, or is signed in with it. A link can be used once.
     async fn accept_invitation(
         &self,
         ctx: &Context<'_>,
@@ -279,18 +283,40 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Admit
     check.done()?;
     // Hashing takes long; no transaction waits for it.
     let (proof, by) = prove(ctx, &invited, input.password, &name).await?;
+    // The account's other tenants, to be told of a new password.
+    let elsewhere = match (&proof, invited.account_id) {
+        (Proof::Mail(_), Some(account)) => people::users_of(db, account).await?,
+        _ => Vec::new(),
+    };
 
     let user_id = Id::generate();
     let tx = db.begin(invited.tenant_id).await?;
-    let mut work = Work::on(tx, ctx.session().hub().clone(), Some(user_id.uuid()));
+    let work = Work::on(tx, ctx.session().hub().clone(), Some(user_id.uuid()));
+    let mut work = work.coming_from(ctx.session().origin());
+    // Before the invitation is taken, as whoever changes the inviter locks both in this order.
+    let inviter = invited.inviter_id.map(Id::from_uuid);
+    let given_by = match inviter {
+        Some(inviter) => identity::member(&work, inviter).await?,
+        None => None,
+    };
     // Whoever accepts at the same time waits here, and finds nothing then.
     let invitation = queries::take(&work, Id::from_uuid(invited.invitation_id)).await?;
     let invitation = invitation.ok_or_else(no_link)?;
+    let rights = roles::rights_in(&work, invitation.role, invitation.custom_role_id).await?;
+    // An invitation gives what its inviter may give now, and not what they might when they sent it.
+    let may_give = |(_, _, own): (_, _, auth::Rights)| {
+        own.require(Permission::UsersWrite)?;
+        roles::check_gift(&own, &rights, "token")
+    };
+    given_by
+        .filter(|_| invitation.invited_by_id == inviter)
+        .and_then(|member| may_give(member).ok())
+        .ok_or_else(no_link)?;
     people::use_link(&work, Purpose::Invitation, &token_hash)
         .await?
         .ok_or_else(no_link)?;
     mailing::forget_links_of(&work, invitation.id.uuid()).await?;
-    let (account, revoked) = settle_account(&work, &invited, proof).await?;
+    let (account, taken) = settle_account(&work, &invited, proof).await?;
     let user = User {
         id: user_id,
         name,
@@ -312,7 +338,8 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Admit
     let account = factors::account_within(&work, membership.user_id).await?;
     let position = work.append().await?;
     work.commit(position).await?;
-    revocations(ctx).take_in(&revoked);
+    revocations(ctx).take_in(&taken.revoked);
+    tell_tenants(ctx, elsewhere, &taken).await;
     let account = account.ok_or(Error::Unavailable)?;
     let admitted = mfa::admit(ctx, &account, &membership, by).await?;
     admitted.ok_or(Error::Unavailable)
@@ -350,20 +377,27 @@ async fn prove(
         }
     }
     let given = given.ok_or_else(missing)?;
-    if password::verify(given, invited.password_hash.clone()).await? {
-        Ok((Proof::Account, By::FirstFactor))
-    } else {
+    // Who guesses passwords is held up here as when signing in.
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    let origin = ctx.session().origin();
+    let attempt = limiter
+        .attempt(
+            Policy::SignInNetwork,
+            origin,
+            Policy::SignInAccount,
+            &invited.email,
+        )
+        .await?;
+    if !password::verify(given, invited.password_hash.clone()).await? {
         let message = "This is not the password of the account with this address.";
-        Err(Error::invalid("password", ProblemCode::Invalid, message))
+        return Err(Error::invalid("password", ProblemCode::Invalid, message));
     }
+    attempt.succeeded().await;
+    Ok((Proof::Account, By::FirstFactor))
 }
 
-/// Makes the account be as it was proved; answers it, and the sessions that have ended by that.
-async fn settle_account(
-    work: &Work,
-    invited: &Invited,
-    proof: Proof,
-) -> Result<(Uuid, Vec<directory::Revocation>)> {
+/// Makes the account be as it was proved; answers it, and what whoever had it until now has no longer.
+async fn settle_account(work: &Work, invited: &Invited, proof: Proof) -> Result<(Uuid, Taken)> {
     // What has changed since it was read was changed by somebody else at this moment; to try again is all there is.
     let known =
         invited
@@ -377,14 +411,14 @@ async fn settle_account(
         (Some(known), Proof::Account) => {
             let still = people::is_still(work, &known, true).await?;
             still
-                .then_some((known.account_id, Vec::new()))
+                .then_some((known.account_id, Taken::default()))
                 .ok_or(Error::Unavailable)
         }
         (Some(known), Proof::Mail(password_hash)) => {
-            let revoked = people::hand_over_account(work, &known, &password_hash).await?;
+            let taken = people::hand_over_account(work, &known, &password_hash).await?;
             // A second factor, too, was set up by whoever had the account until now.
             factors::remove(work, known.account_id).await?;
-            Ok((known.account_id, revoked.ok_or(Error::Unavailable)?))
+            Ok((known.account_id, taken.ok_or(Error::Unavailable)?))
         }
         (None, Proof::Mail(password_hash)) => {
             let account = Account {
@@ -394,7 +428,8 @@ async fn settle_account(
                 created_at: work.now(),
             };
             let free = people::insert_verified_account(work, &account).await?;
-            free.then_some((account.id, Vec::new())).ok_or(Error::Unavailable)
+            free.then_some((account.id, Taken::default()))
+                .ok_or(Error::Unavailable)
         }
         (None, Proof::Account) => Err(Error::Unavailable),
     }

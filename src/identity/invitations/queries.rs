@@ -16,6 +16,7 @@ use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::Batch;
+use crate::identity::User;
 
 /// Loads invitations by their ids.
 pub struct InvitationById;
@@ -67,15 +68,21 @@ fn not_found() -> Error {
     )
 }
 
-/// Lets an invitation end at another moment, and answers it.
+/// Lets an invitation be somebody's who sends it again, and end at another moment; answers it.
 ///
 /// # Errors
 /// As a user error when there is none.
-pub(super) async fn extend(tx: &Transaction, id: Id<Invitation>, until: DateTime<Utc>) -> Result<Invitation> {
-    let extend = statement("UPDATE invitations SET expires_at = ? WHERE id = ?")
+pub(super) async fn renew(
+    tx: &Transaction,
+    id: Id<Invitation>,
+    inviter: Id<User>,
+    until: DateTime<Utc>,
+) -> Result<Invitation> {
+    let renew = statement("UPDATE invitations SET invited_by_id = ?, expires_at = ? WHERE id = ?")
+        .bind::<SqlUuid, _>(inviter)
         .bind::<Timestamptz, _>(until)
         .bind::<SqlUuid, _>(id);
-    if extend.execute(&mut tx.conn()).await? == 0 {
+    if renew.execute(&mut tx.conn()).await? == 0 {
         return Err(not_found());
     }
     let found = invitations::table

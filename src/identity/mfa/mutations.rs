@@ -522,7 +522,7 @@ async fn begin(ctx: &Context<'_>, input: BeginTotpEnrolmentInput) -> Result<(Str
             act
         }
         (None, None) => {
-            ctx.viewer()?;
+            ctx.viewer()?.in_person()?;
             let message = "Give your password, or the token that signIn answered.";
             return Err(Error::invalid("password", ProblemCode::Required, message));
         }

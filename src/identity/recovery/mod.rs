@@ -3,3 +3,4 @@
 mod mutations;
 
 pub use mutations::RecoveryMutation;
+pub(super) use mutations::tell_tenants;

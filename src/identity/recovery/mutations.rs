@@ -9,11 +9,13 @@ use crate::auth::{Limiter, Policy, password};
 use crate::crypto;
 use crate::db::directory::mailing::Purpose;
 use crate::db::directory::people::{self, Verified};
+use crate::db::directory::{Membership, Taken};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{ContextExt, InPerson, Outcome, mutate_alone};
+use crate::identity::api_keys::ApiKey;
 use crate::identity::{User, revocations, rules_for};
 use crate::mail::{Letter, Mail};
 
@@ -89,8 +91,9 @@ impl RecoveryMutation {
         Ok(RequestPasswordResetPayload { outcome })
     }
 
-    /// Sets a new password with a link that was mailed within the last hour. It ends all your sessions in every tenant and
-    /// voids all other links of yours; your address is verified by it. Sign in with the new password then.
+    /// Sets a new password with a link that was mailed within the last hour. It ends all your sessions in every tenant,
+    /// revokes all API keys that you have made and voids all other links of yours; your address is verified by it. Sign in
+    /// with the new password then.
     async fn reset_password(
         &self,
         ctx: &Context<'_>,
@@ -183,18 +186,37 @@ async fn reset_password(ctx: &Context<'_>, input: ResetPasswordInput) -> Result<
     // Hashing takes long; no transaction waits for it.
     let new = password::hash(input.new_password).await?;
     let reset = people::reset_password(db, &hash, &new).await?;
-    let (account, revoked) = reset.ok_or_else(no_link)?;
-    revocations(ctx).take_in(&revoked);
-    // Each tenant's history tells of it. It has been done by now, whatever becomes of that.
-    for membership in people::users_of(db, account).await? {
-        let user = membership.user_id;
-        let hub = ctx.session().hub().clone();
-        let mut work = Work::begin(db, hub, membership.tenant_id, Some(user)).await?;
-        work.record(Id::<User>::from_uuid(user), "PASSWORD_RESET", &json!({}))?;
-        let position = work.append().await?;
-        work.commit(position).await?;
-    }
+    let (account, taken) = reset.ok_or_else(no_link)?;
+    revocations(ctx).take_in(&taken.revoked);
+    let tenants = people::users_of(db, account).await?;
+    tell_tenants(ctx, tenants, &taken).await;
     Ok(())
+}
+
+/// Tells the history of each of these tenants that its user there has a new password, and which API keys of theirs have
+/// gone by that. It has been done by now, whatever becomes of this.
+pub(in crate::identity) async fn tell_tenants(ctx: &Context<'_>, tenants: Vec<Membership>, taken: &Taken) {
+    let session = ctx.session();
+    for Membership { tenant_id, user_id } in tenants {
+        let told = async {
+            let work = Work::begin(session.db(), session.hub().clone(), tenant_id, Some(user_id));
+            let mut work = work.await?.coming_from(session.origin());
+            let user = Id::<User>::from_uuid(user_id);
+            work.record(user, "PASSWORD_RESET", &json!({}))?;
+            for key in taken.api_keys.iter().filter(|key| key.tenant_id == tenant_id) {
+                work.record(
+                    Id::<ApiKey>::from_uuid(key.id),
+                    "DELETED",
+                    &json!({ "userId": user }),
+                )?;
+            }
+            let position = work.append().await?;
+            work.commit(position).await
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(target: "security", ?error, "a new password could not be noted in the audit trail");
+        }
+    }
 }
 
 async fn request_email_verification(ctx: &Context<'_>) -> Result<()> {

@@ -5,7 +5,7 @@ mod mutations;
 mod queries;
 mod types;
 
-pub(in crate::identity) use mutations::{assigned, unassigned};
+pub(in crate::identity) use mutations::{assigned, check_gift, unassigned};
 pub(in crate::identity) use queries::rights_in;
 
 pub use model::{CustomRole, RoleScopes};

@@ -94,11 +94,19 @@ pub struct DeleteRolePayload {
 /// # Errors
 /// As a user error on `field`, which names the permissions that are missing.
 pub fn check_grant(viewer: &Viewer, rights: &Rights, field: &str) -> Result<()> {
+    check_gift(&viewer.rights, rights, field)
+}
+
+/// As [`check_grant`], for who has these rights of their `own`.
+///
+/// # Errors
+/// As [`check_grant`].
+pub(in crate::identity) fn check_gift(own: &Rights, rights: &Rights, field: &str) -> Result<()> {
     let refused = |message: String| Err(Error::invalid(field, ProblemCode::NotAllowed, message));
-    if rights.role == Role::Admin && viewer.rights.role != Role::Admin {
+    if rights.role == Role::Admin && own.role != Role::Admin {
         return refused("Only an admin can do this with an admin.".to_owned());
     }
-    let missing = rights.permissions().without(viewer.rights.permissions());
+    let missing = rights.permissions().without(own.permissions());
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(Permission::name).collect();
         return refused(format!(
@@ -106,7 +114,7 @@ pub fn check_grant(viewer: &Viewer, rights: &Rights, field: &str) -> Result<()> 
             names.join(", ")
         ));
     }
-    if !rights.are_within(&viewer.rights) {
+    if !rights.are_within(own) {
         return refused("Your own rights do not reach as many records.".to_owned());
     }
     Ok(())
