@@ -235,7 +235,7 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
 async fn enter(session: &Session, work: Work, tenant: Tenant, user: User) -> Result<SignedIn> {
     let mut work = work.coming_from(session.origin());
     let rights = identity::rights_of(&work, &user).await?;
-    let ticket = sessions::start(&mut work, user.id, session.origin(), false).await?;
+    let ticket = sessions::start(&mut work, user.id, session.origin(), false, None).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(SignedIn {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Bytea, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
@@ -146,6 +146,40 @@ pub async fn find_session(db: &Database, family_hash: &[u8; 32]) -> Result<Optio
         Ok(found.load(&mut &*conn).await?.pop())
     });
     found.await
+}
+
+/// What a session gives to another that comes from it.
+#[derive(Debug, QueryableByName)]
+pub struct Source {
+    #[diesel(sql_type = Timestamptz)]
+    pub expires_at: DateTime<Utc>,
+    #[diesel(sql_type = Bool)]
+    pub by_second_factor: bool,
+}
+
+/// Looks up a session of an account in any tenant, unless it has ended; it then does not end before the transaction does.
+///
+/// # Errors
+/// When the database fails.
+pub async fn session_that_goes_on(
+    tx: &Transaction,
+    account: Uuid,
+    tenant: Uuid,
+    session: Uuid,
+) -> Result<Option<Source>> {
+    let found = as_directory(tx, async |conn| {
+        let look = statement(
+            "SELECT s.expires_at, s.by_second_factor
+               FROM sessions s JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id
+              WHERE u.account_id = ? AND s.tenant_id = ? AND s.id = ? AND s.ended_at IS NULL AND s.expires_at > now()
+                FOR SHARE OF s",
+        )
+        .bind::<SqlUuid, _>(account)
+        .bind::<SqlUuid, _>(tenant)
+        .bind::<SqlUuid, _>(session);
+        look.get_result(&mut &*conn).await.optional()
+    });
+    Ok(found.await?)
 }
 
 /// Adds an account, in the transaction that makes its first tenant.

@@ -9,6 +9,7 @@ use diesel::sql_types::{Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use super::mfa::By;
 use super::model::{SignedIn, Tenant, User};
 use super::roles::rights_of;
 use super::sessions;
@@ -405,9 +406,9 @@ pub(super) enum Begun {
     Lacks { enrols: bool },
 }
 
-/// Begins a session of an account's user in a tenant, for who has `shown` a second factor or has not. Nothing when the
-/// user is not, or no longer, active there, or when the password has changed since the account was read. For
-/// [`admit`](super::mfa::admit) only, which is the one place for all ways of signing in to a tenant that one belongs to.
+/// Begins a session of an account's user in a tenant, for who has shown what `by` says. Nothing when the user is not, or no
+/// longer, active there, when the password has changed since the account was read, or when the session that it comes from
+/// has ended. For the gate ([`admit`](super::mfa::admit)) and who shows a second factor there.
 ///
 /// # Errors
 /// When the database fails.
@@ -415,7 +416,7 @@ pub(super) async fn begin_session(
     session: &graphql::Session,
     membership: &Membership,
     account: &Account,
-    shown: bool,
+    by: By,
 ) -> Result<Option<Begun>> {
     let tx = session.db().begin(membership.tenant_id).await?;
     // Whoever changes the tenant's settings, the user, the password or the second factor at this moment holds a lock: the
@@ -430,13 +431,28 @@ pub(super) async fn begin_session(
     if !directory::still_has_password(&tx, account).await? {
         return Ok(None);
     }
+    let (shown, until) = match by {
+        By::FirstFactor => (false, None),
+        By::BothFactors => (true, None),
+        By::Session {
+            tenant_id,
+            session_id,
+        } => {
+            // Whoever ends it at this moment is waited for: what comes from it would outlive it.
+            let Some(from) = directory::session_that_goes_on(&tx, account.id, tenant_id, session_id).await?
+            else {
+                return Ok(None);
+            };
+            (from.by_second_factor, Some(from.expires_at))
+        }
+    };
     let has_factor = directory::factors::has_factor(&tx, account.id).await?;
     if has_factor && !shown || !has_factor && tenant.mfa_required {
         return Ok(Some(Begun::Lacks { enrols: !has_factor }));
     }
     let work = Work::on(tx, session.hub().clone(), Some(membership.user_id));
     let mut work = work.coming_from(session.origin());
-    let ticket = sessions::start(&mut work, user.id, session.origin(), has_factor).await?;
+    let ticket = sessions::start(&mut work, user.id, session.origin(), has_factor, until).await?;
     let position = work.append().await?;
     work.commit(position).await?;
     Ok(Some(Begun::Session(Box::new(SignedIn {

@@ -81,7 +81,11 @@ fn assert_cost(counts: &Counts, statements: usize, round_trips: usize) {
     assert_eq!(found, (statements, 0), "{:#?}", counts.statements);
     // One branch may be a level ahead of another while the database is slow to answer that: then it waits less often.
     let trips = counts.round_trips;
-    assert!(trips <= round_trips, "{trips} round trips: {:#?}", counts.statements);
+    assert!(
+        trips <= round_trips,
+        "{trips} round trips: {:#?}",
+        counts.statements
+    );
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! Second factors: setting them up, getting in with them, and what attackers try.
 
+use std::time::Duration;
+
 use chrono::Utc;
-use dealstream::auth::Role;
+use dealstream::auth::{Origin, Policy, Role};
 use dealstream::db::id::write_id;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 use uuid::Uuid;
 
+use crate::support::counter;
 use crate::support::mail::{mailing, postman};
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::{Client, TestApp};
@@ -900,8 +903,9 @@ async fn founding_another_tenant_with_a_password_gets_nobody_past_their_second_f
 #[tokio::test]
 async fn neither_a_reset_password_nor_an_invitation_gets_anybody_past_their_second_factor() {
     let app = mailing().await;
-    let person = person(&app).await;
-    app.verify(&person.email).await;
+    let client = signed_up(&app, "guarded").await;
+    app.verify(&email_of(&client).await).await;
+    let person = enrol(&client).await;
     let inviter = app.tenant().await;
     let invite = async || {
         let earlier = postman().to(&person.email).len();
@@ -995,4 +999,118 @@ async fn api_keys_go_on_and_have_nothing_to_do_with_second_factors() {
     }
     let left = client.query("{ viewer { recoveryCodesLeft } }", json!({})).await;
     assert_eq!(left["viewer"]["recoveryCodesLeft"], 10);
+}
+
+#[tokio::test]
+async fn where_mail_is_sent_only_who_has_proved_their_address_sets_a_second_factor_up() {
+    let app = mailing().await;
+    let client = signed_up(&app, "unproved").await;
+    let begun = begin(&client, json!({ "password": PASSWORD })).await;
+    assert_eq!(refusal(&begun), "NOT_ALLOWED");
+    app.verify(&email_of(&client).await).await;
+    enrol(&client).await;
+}
+
+#[tokio::test]
+async fn what_comes_from_a_session_ends_with_it_and_does_not_come_from_one_that_has_ended() {
+    let app = TestApp::new().await;
+    let (own, other) = (signed_up(&app, "own").await, signed_up(&app, "other").await);
+    let email = email_of(&own).await;
+    add(&other, &email).await;
+    app.verify(&email).await;
+    let superuser = app.superuser().await;
+    let set = async |what: &str| {
+        let set = format!(
+            "UPDATE sessions SET {what} WHERE id = '{}'",
+            own.viewer().session_id
+        );
+        superuser.batch_execute(&set).await.unwrap();
+    };
+    set("expires_at = date_trunc('second', now()) + interval '1 hour'").await;
+    for to in [&own, &other] {
+        let there = switch(&own, to).await;
+        let there = app.with_token(there["accessToken"].as_str().unwrap()).await;
+        let ends = superuser
+            .query_one(
+                "SELECT a.expires_at = b.expires_at FROM sessions a, sessions b WHERE a.id = $1::text::uuid AND b.id = $2::text::uuid",
+                &[&own.viewer().session_id.to_string(), &there.viewer().session_id.to_string()],
+            )
+            .await
+            .unwrap();
+        assert!(ends.get::<_, bool>(0), "no later than where it comes from");
+    }
+    // As when it is revoked on another instance at this moment.
+    set("ended_at = now()").await;
+    for to in [&own, &other] {
+        assert_eq!(refusal(&switch(&own, to).await), "NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_others_of_their_network_with_a_connection_or_locks_in_hand() {
+    counter::install();
+    let app = TestApp::new().await;
+    let person = person(&app).await;
+    let origin = Origin::new(Some("203.0.113.9".parse().unwrap()), None, "test");
+    let limiter = app.app.limiter.clone();
+    let (network, account) = (Policy::SignInNetwork, Policy::SignInAccount);
+    let ahead = limiter
+        .attempt(network, &origin, account, "somebody")
+        .await
+        .unwrap();
+    let client = person.client.with_origin(origin.clone());
+    let code = code(&person.secret, 1);
+    counter::take();
+    let asked = tokio::spawn(async move {
+        let input = json!({ "code": code });
+        client
+            .payload("disableTotp", "DisableTotpInput", "__typename", input)
+            .await
+    });
+    while counter::take().statements.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    app.settle().await;
+    assert!(!asked.is_finished());
+    ahead.succeeded().await;
+    assert_eq!(asked.await.unwrap()["userErrors"], json!([]));
+}
+
+#[tokio::test]
+async fn a_second_factor_waits_for_sessions_that_begin_without_it() {
+    let app = TestApp::new().await;
+    let client = signed_up(&app, "guarded").await;
+    let email = email_of(&client).await;
+    let begun = begin(&client, json!({ "password": PASSWORD })).await;
+    let secret = begun["secret"].as_str().unwrap().to_owned();
+    // As whoever begins a session in another tenant, and has seen no second factor.
+    let mut superuser = app.superuser().await;
+    let beginning = superuser.transaction().await.unwrap();
+    beginning
+        .execute("SELECT FROM accounts WHERE email = $1 FOR SHARE", &[&email])
+        .await
+        .unwrap();
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move { confirm(&client, json!({ "code": code(&secret, 0) })).await }
+    });
+    let others = app.superuser().await;
+    let waits = "SELECT FROM pg_locks l JOIN pg_locks h ON l.transactionid = h.transactionid
+                  WHERE NOT l.granted AND h.granted AND h.pid = $1";
+    let pid: i32 = beginning
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let waiting = async {
+        while others.execute(waits, &[&pid]).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting)
+        .await
+        .unwrap();
+    assert!(!asked.is_finished());
+    beginning.commit().await.unwrap();
+    assert_eq!(asked.await.unwrap()["userErrors"], json!([]));
 }

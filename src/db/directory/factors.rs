@@ -240,6 +240,33 @@ pub async fn is_elsewhere(tx: &Transaction, account: Uuid) -> Result<bool> {
     Ok(found.await?)
 }
 
+/// Locks an account before its second factor becomes one that is needed: whoever begins a session of it at this moment,
+/// in whichever tenant, is waited for, and whoever comes later sees the second factor.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_account(tx: &Transaction, account: Uuid) -> Result<()> {
+    let locked = as_directory(tx, async |conn| {
+        let account = accounts::table.find(account).select(accounts::id);
+        account.for_no_key_update().execute(&mut &*conn).await
+    });
+    locked.await?;
+    Ok(())
+}
+
+/// Whether the address of the account has been proved.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_proved(tx: &Transaction, account: Uuid) -> Result<bool> {
+    told(
+        tx,
+        "SELECT EXISTS (SELECT FROM accounts WHERE id = ? AND email_verified_at IS NOT NULL) AS is_so",
+        account,
+    )
+    .await
+}
+
 /// Whether the account has a second factor that it has confirmed.
 ///
 /// # Errors

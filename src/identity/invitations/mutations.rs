@@ -373,7 +373,7 @@ async fn prove(
     if let Some(viewer) = ctx.viewer().ok().filter(|viewer| viewer.in_person().is_ok()) {
         let own = directory::account_of(db, viewer.tenant_id, viewer.user_id).await?;
         if own.is_some_and(|own| Some(own.id) == invited.account_id) {
-            return Ok((Proof::Account, By::Session));
+            return Ok((Proof::Account, By::session_of(viewer)));
         }
     }
     let given = given.ok_or_else(missing)?;
@@ -416,8 +416,6 @@ async fn settle_account(work: &Work, invited: &Invited, proof: Proof) -> Result<
         }
         (Some(known), Proof::Mail(password_hash)) => {
             let taken = people::hand_over_account(work, &known, &password_hash).await?;
-            // A second factor, too, was set up by whoever had the account until now.
-            factors::remove(work, known.account_id).await?;
             Ok((known.account_id, taken.ok_or(Error::Unavailable)?))
         }
         (None, Proof::Mail(password_hash)) => {

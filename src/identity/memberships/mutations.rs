@@ -90,6 +90,6 @@ async fn switch(ctx: &Context<'_>, input: SwitchTenantInput) -> Result<Admitted>
         tenant_id: place.tenant_id,
         user_id: place.user_id,
     };
-    let admitted = mfa::admit(ctx, &account, &membership, By::Session).await?;
+    let admitted = mfa::admit(ctx, &account, &membership, By::session_of(viewer)).await?;
     admitted.ok_or_else(unknown)
 }

@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use uuid::Uuid;
 
 use super::super::SignedIn;
-use crate::auth::totp;
+use crate::auth::{Viewer, totp};
 use crate::crypto;
 use crate::db::directory::Account;
 use crate::db::id::Kind;
@@ -41,8 +41,20 @@ impl Kind for SecondFactor {
 pub enum By {
     /// A first factor: a password, or that another provider knows them.
     FirstFactor,
-    /// A session in another tenant: as good as what it was begun with.
-    Session,
+    /// A first factor, and the second that they have.
+    BothFactors,
+    /// A session that goes on: as good as what it was begun with, and for no longer.
+    Session { tenant_id: Uuid, session_id: Uuid },
+}
+
+impl By {
+    /// The viewer's session.
+    pub fn session_of(viewer: &Viewer) -> Self {
+        Self::Session {
+            tenant_id: viewer.tenant_id,
+            session_id: viewer.session_id,
+        }
+    }
 }
 
 /// Who has come to the gate of a tenant with a first factor.

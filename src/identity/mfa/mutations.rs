@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::Utc;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::super::queries::{self as identity, Begun};
 use super::super::roles::{check_grant, rights_of};
@@ -24,6 +25,7 @@ use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone};
+use crate::mail::Mail;
 
 /// The second half of signing in.
 #[derive(Debug, InputObject)]
@@ -273,8 +275,7 @@ pub async fn admit(
     by: By,
 ) -> Result<Option<Admitted>> {
     let db = ctx.session().db();
-    let shown = by == By::Session && has_shown(ctx).await?;
-    let begun = identity::begin_session(ctx.session(), membership, account, shown).await?;
+    let begun = identity::begin_session(ctx.session(), membership, account, by).await?;
     let enrols = match begun {
         None => return Ok(None),
         Some(Begun::Session(signed_in)) => return Ok(Some(Admitted::SignedIn(signed_in))),
@@ -295,13 +296,6 @@ pub async fn admit(
         expires_at,
         methods,
     })))
-}
-
-/// Whether the viewer's session was begun with a second factor.
-async fn has_shown(ctx: &Context<'_>) -> Result<bool> {
-    let viewer = ctx.viewer()?;
-    let snapshot = ctx.session().db().snapshot(viewer.tenant_id);
-    sessions::is_by_second_factor(snapshot.conn().await?, viewer.user_id, viewer.session_id).await
 }
 
 /// What a code turned out to be.
@@ -446,7 +440,7 @@ impl Act {
         let (account, user_id, tenant_id) = (self.account.clone(), self.user.uuid(), self.work.tenant());
         self.commit().await?;
         let membership = Membership { tenant_id, user_id };
-        let begun = identity::begin_session(ctx.session(), &membership, &account, true).await?;
+        let begun = identity::begin_session(ctx.session(), &membership, &account, By::BothFactors).await?;
         match begun {
             Some(Begun::Session(signed_in)) => Ok(*signed_in),
             _ => Err(void()),
@@ -467,13 +461,14 @@ fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
     ctx.data_unchecked::<Arc<Revocations>>()
 }
 
-/// Begins to count a code as wrong. Recovery codes cannot be guessed: whoever has guessed at codes by time, in the
+/// Begins to count a code as wrong. Whoever waits here for others of the same network must hold neither a connection nor
+/// locks that those need to get on: what has to be known of the account is looked up before, and once more after. Recovery codes cannot be guessed: whoever has guessed at codes by time, in the
 /// place of the one who owns them, does not shut them out.
-async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: &Account) -> Result<Option<Attempt<'a>>> {
+async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: Uuid) -> Result<Option<Attempt<'a>>> {
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();
     let origin = ctx.session().origin();
     if matches!(code, Code::Totp(_)) {
-        let key = account.id.to_string();
+        let key = account.to_string();
         let attempt = limiter.attempt(Policy::SignInNetwork, origin, Policy::Code, &key);
         return Ok(Some(attempt.await?));
     }
@@ -483,12 +478,17 @@ async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: &Account) -> Resul
 
 async fn verify(ctx: &Context<'_>, input: VerifySecondFactorInput) -> Result<SignedIn> {
     let code = Code::read(&input.code);
-    let mut act = Act::of_pending(ctx, &input.token).await?;
-    if act.enrols {
-        let message = "There is no second factor yet. Set one up with beginTotpEnrolment.";
-        return Err(Error::invalid("token", ProblemCode::NotAllowed, message));
-    }
-    let attempt = attempt(ctx, &code, &act.account).await?;
+    let has_begun = async || {
+        let act = Act::of_pending(ctx, &input.token).await?;
+        if act.enrols {
+            let message = "There is no second factor yet. Set one up with beginTotpEnrolment.";
+            return Err(Error::invalid("token", ProblemCode::NotAllowed, message));
+        }
+        Ok(act)
+    };
+    let account = has_begun().await?.account.id;
+    let attempt = attempt(ctx, &code, account).await?;
+    let mut act = has_begun().await?;
     let Some(shown) = act.check(ctx, &code).await? else {
         return Err(act.refuse().await);
     };
@@ -528,6 +528,13 @@ async fn begin(ctx: &Context<'_>, input: BeginTotpEnrolmentInput) -> Result<(Str
         }
         (Some(_), Some(_)) => return Err(one_of_two("token")),
     };
+    // Otherwise whoever has made an account under somebody else's address could shut them out for good.
+    let mail = ctx.data_unchecked::<Arc<Mail>>();
+    if mail.is_real() && !factors::is_proved(&act.work, act.account.id).await? {
+        let message =
+            "Prove first that the e-mail address is yours: requestPasswordReset sends you a link that does.";
+        return Err(Error::invalid("", ProblemCode::NotAllowed, message));
+    }
     let totp = Totp::generate(&act.account.email)?;
     let vault = ctx.data_unchecked::<Arc<Vault>>();
     let sealed = vault.seal(&sealing_context(act.account.id), totp.secret())?;
@@ -547,19 +554,25 @@ async fn confirm(ctx: &Context<'_>, input: ConfirmTotpEnrolmentInput) -> Result<
         Some(_) => None,
         None => Some(ctx.viewer()?.session_id),
     };
-    let mut act = match &input.token {
-        Some(token) => Act::of_pending(ctx, token).await?,
-        None => Act::of_viewer(ctx).await?,
+    let has_begun = async || {
+        let act = match &input.token {
+            Some(token) => Act::of_pending(ctx, token).await?,
+            None => Act::of_viewer(ctx).await?,
+        };
+        factors::lock_account(&act.work, act.account.id).await?;
+        let factor = factors::lock(&act.work, act.account.id).await?;
+        let factor = factor.ok_or_else(|| {
+            let message = "Begin with beginTotpEnrolment.";
+            Error::invalid("", ProblemCode::NotAllowed, message)
+        })?;
+        if factor.is_confirmed {
+            return Err(already());
+        }
+        Ok((act, factor))
     };
-    let factor = factors::lock(&act.work, act.account.id).await?;
-    let factor = factor.ok_or_else(|| {
-        let message = "Begin with beginTotpEnrolment.";
-        Error::invalid("", ProblemCode::NotAllowed, message)
-    })?;
-    if factor.is_confirmed {
-        return Err(already());
-    }
-    let attempt = attempt(ctx, &code, &act.account).await?;
+    let account = has_begun().await?.0.account.id;
+    let attempt = attempt(ctx, &code, account).await?;
+    let (mut act, factor) = has_begun().await?;
     let step = match &code {
         Code::Totp(code) => act.totp(ctx, &factor.secret)?.step_of(code, Utc::now()),
         _ => None,
@@ -627,26 +640,31 @@ async fn prove(
     work: impl AsyncFnOnce(&mut Act) -> Result<()>,
 ) -> Result<()> {
     ctx.viewer()?;
-    let none = || Error::invalid("", ProblemCode::NotAllowed, "You have no second factor.");
+    let guarded = async || {
+        let act = Act::of_viewer(ctx).await?;
+        if !factors::has_factor(&act.work, act.account.id).await? {
+            return Err(Error::invalid(
+                "",
+                ProblemCode::NotAllowed,
+                "You have no second factor.",
+            ));
+        }
+        Ok(act)
+    };
     let mut act = match (code, password) {
         (None, Some(password)) => {
             let account = check_password(ctx, password).await?;
-            let act = Act::of_viewer(ctx).await?;
+            let act = guarded().await?;
             if !directory::still_has_password(&act.work, &account).await? {
                 return Err(wrong_password());
-            }
-            if !factors::has_factor(&act.work, act.account.id).await? {
-                return Err(none());
             }
             act
         }
         (Some(code), None) => {
             let code = Code::read(&code);
-            let act = Act::of_viewer(ctx).await?;
-            if !factors::has_factor(&act.work, act.account.id).await? {
-                return Err(none());
-            }
-            let attempt = attempt(ctx, &code, &act.account).await?;
+            let account = guarded().await?.account.id;
+            let attempt = attempt(ctx, &code, account).await?;
+            let act = guarded().await?;
             if act.check(ctx, &code).await?.is_none() {
                 return Err(act.refuse().await);
             }

@@ -12,6 +12,6 @@ mod types;
 
 pub use model::{Session, Ticket};
 pub use mutations::{RefreshSessionInput, SessionMutation};
+pub(super) use queries::set_by_second_factor;
 pub use queries::{Which, end, revoke, start};
-pub(super) use queries::{is_by_second_factor, set_by_second_factor};
 pub use types::SessionQuery;

@@ -58,10 +58,12 @@ pub async fn start(
     user: Id<User>,
     origin: &Origin,
     by_second_factor: bool,
+    at_most_until: Option<DateTime<Utc>>,
 ) -> Result<Ticket> {
     let now = Now::of(work).await?;
     let (session_id, refresh_token) = (now.id(), RefreshToken::generate());
     let expires_at = now.now + TimeDelta::days(i64::from(now.session_days));
+    let expires_at = at_most_until.map_or(expires_at, |end| end.min(expires_at));
     let ends_at = now.idle_at().min(expires_at);
     // Their sessions that ended a while ago are cleared away on the occasion.
     statement(
@@ -289,23 +291,6 @@ pub(in crate::identity) async fn set_by_second_factor(
         .execute(&mut tx.conn())
         .await?;
     Ok(())
-}
-
-/// Whether a user's session goes on and was begun with a second factor.
-///
-/// # Errors
-/// When the database fails.
-pub(in crate::identity) async fn is_by_second_factor(
-    conn: &AsyncPgConnection,
-    user: Uuid,
-    session: Uuid,
-) -> Result<bool> {
-    let found = statement(
-        "SELECT id FROM sessions WHERE id = ? AND user_id = ? AND by_second_factor AND ended_at IS NULL",
-    )
-    .bind::<SqlUuid, _>(session)
-    .bind::<SqlUuid, _>(user);
-    Ok(found.execute(&mut &*conn).await? == 1)
 }
 
 /// Sessions in one answer at most.

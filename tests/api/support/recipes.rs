@@ -530,7 +530,7 @@ impl Records {
         let mut work = Work::begin(db, hub, viewer.tenant_id, Some(viewer.user_id))
             .await
             .unwrap();
-        let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default(), false)
+        let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default(), false, None)
             .await
             .unwrap();
         let position = work.append().await.unwrap();

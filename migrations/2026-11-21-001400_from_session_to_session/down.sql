@@ -1,0 +1,1 @@
+REVOKE SELECT (expires_at, by_second_factor) ON sessions FROM dealstream_directory;
