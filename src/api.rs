@@ -10,6 +10,7 @@ use async_graphql::{
 
 use self::changes::ChangesSubscription;
 use crate::audit::AuditQuery;
+use crate::auth::provider::Providers;
 use crate::auth::token::Tokens;
 use crate::auth::{Limiter, Permission, Revocations};
 use crate::config::SignUp;
@@ -35,6 +36,7 @@ use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
 use crate::identity::memberships::MembershipMutation;
 use crate::identity::mfa::MfaMutation;
+use crate::identity::providers::{ProviderMutation, ProviderQuery};
 use crate::identity::recovery::RecoveryMutation;
 use crate::identity::sessions::{Session, SessionMutation, SessionQuery};
 use crate::identity::{
@@ -56,6 +58,7 @@ pub struct Query(
     ApiKeyQuery,
     InvitationQuery,
     SessionQuery,
+    ProviderQuery,
     CompanyQuery,
     ContactQuery,
     PipelineQuery,
@@ -79,6 +82,7 @@ pub struct Mutation(
     MembershipMutation,
     RecoveryMutation,
     MfaMutation,
+    ProviderMutation,
     CompanyMutation,
     ContactMutation,
     PipelineMutation,
@@ -231,6 +235,8 @@ pub struct Services {
     pub limiter: Arc<Limiter>,
     pub mail: Arc<Mail>,
     pub sign_up: SignUp,
+    /// By which people sign in.
+    pub providers: Arc<Providers>,
 }
 
 /// Builds the schema that executes, and the guard that judges every document before it comes there.
@@ -245,6 +251,7 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         limiter,
         mail,
         sign_up,
+        providers,
     } = services;
     let schema = builder()
         .data(vault)
@@ -254,6 +261,7 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         .data(limiter)
         .data(mail)
         .data(sign_up)
+        .data(providers)
         .validation_mode(ValidationMode::Fast)
         .finish();
     let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);

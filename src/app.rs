@@ -16,6 +16,7 @@ use crate::api::{self, Schema, Services};
 use crate::audit::Checkpoints;
 use crate::auth::api_key::{self, ApiKeys};
 use crate::auth::keys::Keys;
+use crate::auth::provider::{Door, Providers};
 use crate::auth::token::{self, Tokens};
 use crate::auth::{Limiter, Revocations, Viewer};
 use crate::config::Config;
@@ -51,6 +52,8 @@ pub struct App {
     api_keys: ApiKeys,
     /// What is mailed to people.
     pub mail: Arc<Mail>,
+    /// Where people go out to other providers and come in again, when there are any.
+    pub door: Option<Door>,
     /// Cancelled when the server begins to stop.
     pub shutdown: CancellationToken,
 }
@@ -87,6 +90,7 @@ impl App {
             vault.derive("limits"),
         )?;
         let mail = Mail::new(&config, db.clone(), vault.clone())?;
+        let providers = Arc::new(Providers::new(&config)?);
         let services = Services {
             vault: vault.clone(),
             data_keys: DataKeys::new(vault.clone()),
@@ -95,6 +99,11 @@ impl App {
             limiter: limiter.clone(),
             mail: mail.clone(),
             sign_up: config.sign_up(),
+            providers: providers.clone(),
+        };
+        let door = match providers.list() {
+            [] => None,
+            _ => Some(Door::new(providers, db.clone(), vault.clone())),
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
@@ -111,6 +120,7 @@ impl App {
             revocations,
             limiter,
             mail,
+            door,
             shutdown: CancellationToken::new(),
         }))
     }

@@ -120,6 +120,10 @@ pub struct Config {
     #[arg(long, env = "DEALSTREAM_SIGN_UP", value_enum, global = true)]
     pub sign_up: Option<SignUp>,
 
+    /// Providers by which people sign in.
+    #[command(flatten)]
+    pub providers: ProviderSettings,
+
     /// Whether the page at /graphiql is served.
     #[arg(long, env = "DEALSTREAM_GRAPHIQL", default_value_t = true, action = clap::ArgAction::Set, global = true)]
     pub graphiql: bool,
@@ -175,6 +179,56 @@ pub struct Config {
     /// How the history is followed.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+/// Providers by which people sign in, besides their passwords.
+#[derive(Debug, Clone, Args)]
+pub struct ProviderSettings {
+    /// Address by which browsers reach this server, such as https://api.example.com: other providers send people back to
+    /// it, at `/sign-in/google/callback` and the like. Needed for signing in with them.
+    #[arg(long, env = "DEALSTREAM_API_URL", value_parser = origin, global = true)]
+    pub api_url: Option<String>,
+
+    /// Pages of your web application that people may come back to after signing in with another provider, as whole
+    /// addresses, separated by commas. Needed for signing in with them.
+    #[arg(long, env = "DEALSTREAM_RETURN_URLS", value_delimiter = ',', global = true)]
+    pub return_urls: Vec<String>,
+
+    /// The client that Google has registered for this server.
+    #[arg(long, env = "GOOGLE_CLIENT_ID", global = true)]
+    pub google_client_id: Option<String>,
+
+    /// Its secret.
+    #[arg(long, env = "GOOGLE_CLIENT_SECRET", hide_env_values = true, global = true)]
+    pub google_client_secret: Option<SecretString>,
+
+    /// The client that GitHub has registered for this server.
+    #[arg(long, env = "GITHUB_CLIENT_ID", global = true)]
+    pub github_client_id: Option<String>,
+
+    /// Its secret.
+    #[arg(long, env = "GITHUB_CLIENT_SECRET", hide_env_values = true, global = true)]
+    pub github_client_secret: Option<SecretString>,
+
+    /// Where GitHub is: a GitHub Enterprise Server has an address of its own.
+    #[arg(long, env = "GITHUB_URL", default_value = "https://github.com", global = true)]
+    pub github_url: String,
+
+    /// Another provider that speaks OpenID Connect, by its issuer.
+    #[arg(long, env = "OIDC_ISSUER", global = true)]
+    pub oidc_issuer: Option<String>,
+
+    /// The client that it has registered for this server.
+    #[arg(long, env = "OIDC_CLIENT_ID", global = true)]
+    pub oidc_client_id: Option<String>,
+
+    /// Its secret.
+    #[arg(long, env = "OIDC_CLIENT_SECRET", hide_env_values = true, global = true)]
+    pub oidc_client_secret: Option<SecretString>,
+
+    /// What people call it.
+    #[arg(long, env = "OIDC_NAME", default_value = "OpenID Connect", global = true)]
+    pub oidc_name: String,
 }
 
 /// An origin as browsers send it: a scheme and a host, with a port where it is not the usual one.

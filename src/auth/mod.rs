@@ -1,10 +1,12 @@
-//! Who is asking: passwords, access tokens with their keys and their revocation, roles and what they permit.
+//! Who is asking: passwords, other providers, access tokens with their keys and their revocation, roles and what they
+//! permit.
 
 pub mod api_key;
 pub mod keys;
 pub mod origin;
 pub mod password;
 pub mod permission;
+pub mod provider;
 pub mod revocation;
 pub mod rights;
 pub mod strength;

@@ -5,10 +5,10 @@
 //! little as what is here and in [`signing_keys`](super::signing_keys) needs: of what a tenant keeps it sees who belongs
 //! there, how they may sign in, and where the history stands, and no record of its customers.
 
+pub mod factors;
+pub mod identities;
 pub mod mailing;
 pub mod people;
-
-pub mod factors;
 
 use std::time::Duration;
 
@@ -98,13 +98,8 @@ pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account,
     let mut conn = db.connection().await?;
     let found = conn_transaction(&mut conn, async |conn| {
         // One statement, whether the address is known or not.
-        let admitted = users::account_id.eq(accounts::id).and(users::is_active).and(
-            users::awaits_verification
-                .eq(false)
-                .or(accounts::email_verified_at.is_not_null()),
-        );
         let rows: Vec<(Account, Option<Membership>)> = accounts::table
-            .left_join(users::table.on(admitted))
+            .left_join(users::table.on(admitted()))
             .filter(accounts::email.eq(email))
             .order((users::created_at, users::tenant_id))
             .select((Account::as_select(), (users::tenant_id, users::id).nullable()))
@@ -115,6 +110,18 @@ pub async fn find_account(db: &Database, email: &str) -> Result<Option<(Account,
         Ok(accounts.pop().map(|account| (account, memberships)))
     });
     found.await
+}
+
+/// Which users an account may enter a tenant as.
+#[diesel::dsl::auto_type]
+fn admitted() -> _ {
+    let proved = users::awaits_verification
+        .eq(false)
+        .or(accounts::email_verified_at.is_not_null());
+    users::account_id
+        .eq(accounts::id)
+        .and(users::is_active)
+        .and(proved)
 }
 
 /// The revocations of all tenants that are younger than `age` by the database's clock.

@@ -419,6 +419,44 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    linked_identities (issuer, subject) {
+        issuer -> Text,
+        subject -> Text,
+        account_id -> Uuid,
+        provider -> Text,
+        email -> Text,
+        linked_at -> Timestamptz,
+        last_used_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    provider_visits (state_hash) {
+        state_hash -> Bytea,
+        browser_hash -> Bytea,
+        provider -> Text,
+        sealed -> Bytea,
+        challenge -> Bytea,
+        return_to -> Text,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    provider_proofs (code_hash) {
+        code_hash -> Bytea,
+        challenge -> Bytea,
+        provider -> Text,
+        issuer -> Text,
+        subject -> Text,
+        email -> Text,
+        account_id -> Uuid,
+        password_state -> Bytea,
+        expires_at -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     api_keys,
@@ -435,11 +473,14 @@ diesel::allow_tables_to_appear_in_same_query!(
     idempotency_keys,
     interactions,
     invitations,
+    linked_identities,
     links,
     mails,
     pending_sign_ins,
     pipeline_stages,
     pipelines,
+    provider_proofs,
+    provider_visits,
     recovery_codes,
     revocations,
     second_factors,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::live::{Live, Steps};
 use super::{Settings, introspection};
 use crate::auth::keys::JWKS_AGE;
+use crate::auth::provider::Door;
 use crate::auth::{Limiter, Means, Origin, Viewer};
 use crate::config::Config;
 use crate::error::Result;
@@ -82,6 +83,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether a newer token says the same of the viewer as the older one did.
     fn renews(&self, older: &Self::Viewer, newer: &Self::Viewer) -> bool;
+
+    /// Where people go out to other providers and come in again, when there are any.
+    fn door(&self) -> Option<&Door> {
+        None
+    }
 
     /// Whether the database answers.
     fn database_answers(&self) -> impl Future<Output = bool> + Send;
@@ -158,6 +164,10 @@ impl Backend for Arc<Live> {
 
     fn renews(&self, older: &Viewer, newer: &Viewer) -> bool {
         self.identity(older) == self.identity(newer) && older.rights == newer.rights
+    }
+
+    fn door(&self) -> Option<&Door> {
+        self.app.door.as_ref()
     }
 
     async fn database_answers(&self) -> bool {

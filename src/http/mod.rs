@@ -9,6 +9,7 @@
 //! | `/graphiql` | [`graphiql`]: the page to try it |
 //! | `POST /oauth/introspect` | [`introspection`]: whose token another service has been sent |
 //! | `GET /.well-known/jwks.json` | [`jwks`]: what access tokens are verified with |
+//! | `GET /sign-in/{provider}` and its `callback` | to another provider, and back: [`provider`](crate::auth::provider) |
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
 //! [`backend`] is what stands behind, [`headers`] what every answer carries, [`origin`] where
@@ -56,6 +57,7 @@ pub mod jwks;
 pub mod live;
 pub mod origin;
 pub mod serve;
+mod sign_in;
 pub mod sse;
 pub mod streams;
 pub mod tls;
@@ -192,6 +194,8 @@ impl<B: Backend> Http<B> {
         let mut router = Router::new()
             .route("/graphql", any(graphql::handle::<B>))
             .route("/oauth/introspect", post(introspection::handle::<B>))
+            .route("/sign-in/{provider}", get(sign_in::send::<B>))
+            .route("/sign-in/{provider}/callback", get(sign_in::receive::<B>))
             .route("/.well-known/jwks.json", get(jwks::handle::<B>))
             .route("/health", get(health::live::<B>))
             .route("/health/live", get(health::live::<B>))

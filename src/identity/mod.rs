@@ -6,6 +6,7 @@ pub mod memberships;
 pub mod mfa;
 mod model;
 mod mutations;
+pub mod providers;
 mod queries;
 pub mod recovery;
 pub mod roles;

@@ -35,6 +35,7 @@ mod outage;
 mod permissions;
 mod pipelines;
 mod process;
+mod providers;
 mod recovery;
 mod refresh;
 mod resume;

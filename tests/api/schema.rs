@@ -173,6 +173,8 @@ const NEEDS: &[(&str, Option<Permission>)] = {
         ("createTeam", Some(P::TeamsWrite)),
         ("updateTeam", Some(P::TeamsWrite)),
         ("deleteTeam", Some(P::TeamsWrite)),
+        ("linkedIdentities", None),
+        ("unlinkProvider", None),
         ("beginTotpEnrolment", None),
         ("confirmTotpEnrolment", None),
         ("disableTotp", None),
@@ -241,7 +243,9 @@ const NEEDS: &[(&str, Option<Permission>)] = {
 };
 
 /// Root fields for who has no token yet.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 11] = [
+    "signInProviders",
+    "completeProviderSignIn",
     "signIn",
     "verifySecondFactor",
     "signUp",
@@ -290,9 +294,12 @@ async fn every_root_field_but_signing_in_and_up_needs_a_token() {
                 answer["data"][&field]["userErrors"][0]["code"], "NOT_FOUND",
                 "{answer}"
             ),
+            "signInProviders" => assert_eq!(answer["data"][&field], json!([])),
             "requestPasswordReset" => assert_eq!(answer["data"][&field]["userErrors"], json!([])),
             // Nobody has this address, or this token.
-            "signIn" | "refreshSession" | "verifySecondFactor" => assert_eq!(code, "UNAUTHENTICATED"),
+            "signIn" | "refreshSession" | "verifySecondFactor" | "completeProviderSignIn" => {
+                assert_eq!(code, "UNAUTHENTICATED")
+            }
             "signUp" => assert_eq!(
                 answer["data"]["signUp"]["userErrors"][0]["code"], "INVALID",
                 "{answer}"

@@ -41,8 +41,11 @@ async fn every_table_belongs_to_tenants_but_those_of_accounts() {
     let others = format!("SELECT c.relname::text {TABLES} AND NOT (true {OF_TENANTS})");
     let documented = set(&[
         "accounts",
+        "linked_identities",
         "links",
         "mails",
+        "provider_proofs",
+        "provider_visits",
         "recovery_codes",
         "second_factors",
         "signing_keys",
@@ -126,6 +129,10 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
         "accounts_pkey",
         // A key is looked up before its tenant is known.
         "api_keys_hash_key",
+        "linked_identities_pkey",
+        "linked_identities_issuer_key",
+        "provider_proofs_pkey",
+        "provider_visits_pkey",
         "recovery_codes_pkey",
         "second_factors_pkey",
         "revocations_revoked_at_idx",
@@ -155,7 +162,12 @@ async fn no_reference_leads_out_of_a_tenant_or_nowhere() {
                        AND NOT (a.attname = 'tenant_id'
                                 AND f.attname = CASE k.confrelid::regclass::text WHEN 'tenants' THEN 'id' ELSE 'tenant_id' END)";
     // What belongs to an account goes with it.
-    let documented = set(&["recovery_codes_account_id_fkey", "second_factors_account_id_fkey"]);
+    let documented = set(&[
+        "linked_identities_account_id_fkey",
+        "provider_proofs_account_id_fkey",
+        "recovery_codes_account_id_fkey",
+        "second_factors_account_id_fkey",
+    ]);
     assert_eq!(found(&app, crossing).await, documented);
     let dangling = "SELECT format('%s.%s', c.relname, a.attname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
@@ -225,6 +237,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "api_keys.user_id: SELECT",
             "accounts.password_hash: UPDATE",
             "accounts.password_is_initial: UPDATE",
+            "linked_identities.last_used_at: UPDATE",
             "mails.attempts: UPDATE",
             "mails.due_at: UPDATE",
             "second_factors.confirmed_at: UPDATE",
@@ -253,8 +266,11 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
         "custom_roles: SELECT",
         "histories: SELECT",
         "invitations: SELECT",
+        "linked_identities: DELETE INSERT SELECT",
         "links: DELETE INSERT SELECT",
         "mails: DELETE INSERT SELECT",
+        "provider_proofs: DELETE INSERT SELECT",
+        "provider_visits: DELETE INSERT SELECT",
         "recovery_codes: DELETE INSERT SELECT",
         "revocations: INSERT SELECT",
         "second_factors: DELETE INSERT SELECT",
@@ -267,7 +283,8 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
                      WHERE table_schema = 'public' AND (grantee IN ('PUBLIC', 'dealstream_scoped') OR grantee = 'dealstream_app' AND
                            (privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
                             OR table_name IN ('accounts', 'signing_keys', 'links', 'mails', 'second_factors',
-                                              'recovery_codes')))";
+                                              'recovery_codes', 'linked_identities', 'provider_visits',
+                                              'provider_proofs')))";
     assert_eq!(found(&app, too_much).await, set(&[]));
 }
 

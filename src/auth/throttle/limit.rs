@@ -37,6 +37,8 @@ pub enum Policy {
     Refresh,
     /// Accounts that are signed up from a client's address.
     SignUp,
+    /// Steps of signing in by way of another provider, of which there are three, from a client's address.
+    ProviderSignIn,
 }
 
 /// How a policy counts.
@@ -79,7 +81,7 @@ const HOUR: u64 = 60 * MINUTE;
 
 impl Policy {
     /// Every policy, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Requests,
         Self::UserCost,
         Self::TenantCost,
@@ -96,6 +98,7 @@ impl Policy {
         Self::MailedToken,
         Self::Refresh,
         Self::SignUp,
+        Self::ProviderSignIn,
     ];
 
     /// Its name in the settings and in headers.
@@ -139,6 +142,7 @@ impl Policy {
             Self::MailedToken => ("mailed-token", per(30, QUARTER)),
             Self::Refresh => ("refresh", per(300, QUARTER)),
             Self::SignUp => ("sign-up", per(20, HOUR)),
+            Self::ProviderSignIn => ("provider-sign-in", per(300, QUARTER)),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod counter;
 pub mod folder;
 pub mod mail;
 pub mod program;
+pub mod provider;
 pub mod recipes;
 pub mod redis;
 pub mod wire;

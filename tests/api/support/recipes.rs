@@ -353,6 +353,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
     let input = match field {
         "signOut"
         | "sessions"
+        | "linkedIdentities"
+        | "signInProviders"
         | "revokeOtherSessions"
         | "viewer"
         | "tenant"
@@ -389,6 +391,8 @@ pub fn arguments(field: &str, records: &Records) -> Value {
         "changePassword" => json!({ "currentPassword": "not the one", "newPassword": PASSWORD }),
         "verifySecondFactor" => json!({ "token": "none", "code": "123456" }),
         "beginTotpEnrolment" => json!({}),
+        "completeProviderSignIn" => json!({ "code": "none", "verifier": "none" }),
+        "unlinkProvider" => json!({ "provider": "google" }),
         "confirmTotpEnrolment" | "disableTotp" | "regenerateRecoveryCodes" => json!({ "code": "123456" }),
         "resetSecondFactor" => json!({ "userId": id("user") }),
         "createUser" => {

@@ -1,0 +1,3 @@
+DROP TABLE provider_proofs;
+DROP TABLE provider_visits;
+DROP TABLE linked_identities;

@@ -1,0 +1,156 @@
+//! Getting in by what another provider has told, and not any more.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, InputObject, Object, SimpleObject};
+use chrono::Utc;
+use serde_json::json;
+
+use super::model::{Identity, fits};
+use crate::auth::{Limiter, Policy};
+use crate::crypto;
+use crate::db::directory::identities::{self, Linked, Proof};
+use crate::db::directory::{Account, Membership, factors, people};
+use crate::db::id::Id;
+use crate::error::{Error, ProblemCode, Result};
+use crate::events::Work;
+use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_alone};
+use crate::identity::mfa::{self, Admitted, By};
+use crate::identity::{SignInPayload, Tenant, revocations};
+
+/// Who comes back from a provider.
+#[derive(Debug, InputObject)]
+pub struct CompleteProviderSignInInput {
+    /// What the browser brought back behind `#code=`.
+    #[graphql(secret)]
+    code: String,
+    /// What your page has kept since it sent the browser away.
+    #[graphql(secret)]
+    verifier: String,
+    /// The tenant to sign in to, when you belong to several; the first you joined when left out.
+    tenant_id: Option<Id<Tenant>>,
+}
+
+/// A provider that shall know you no more.
+#[derive(Debug, InputObject)]
+pub struct UnlinkProviderInput {
+    /// Its name, for example `google`.
+    provider: String,
+    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
+    /// It is remembered for seven days.
+    idempotency_key: Option<String>,
+}
+
+/// The answer to `unlinkProvider`.
+#[derive(SimpleObject)]
+pub struct UnlinkProviderPayload {
+    #[graphql(flatten)]
+    outcome: Outcome,
+}
+
+/// Mutations of other providers.
+#[derive(Default)]
+pub struct ProviderMutation;
+
+#[Object]
+impl ProviderMutation {
+    /// Signs in whom a provider has told us of. The code is good once, for two minutes, and only with the verifier. The
+    /// first time you are found by your address, which the provider and we both must know to be yours; from then on by the
+    /// provider's own name for you. Nobody gets an account by this. A second factor is needed as after a password.
+    async fn complete_provider_sign_in(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The code and the verifier.")] input: CompleteProviderSignInInput,
+    ) -> Result<SignInPayload> {
+        SignInPayload::of(ctx, complete(ctx, input).await)
+    }
+
+    /// Forgets that a provider knows you, and ends your other sessions. Your password works as before. Should your address
+    /// there be the verified address of your account still, signing in with it links it again.
+    #[graphql(guard = "InPerson")]
+    async fn unlink_provider(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which provider.")] input: UnlinkProviderInput,
+    ) -> Result<UnlinkProviderPayload> {
+        let viewer = ctx.viewer()?;
+        let mut revoked = Vec::new();
+        let (_, outcome) = mutate_alone(ctx, "unlinkProvider", input.idempotency_key, async |work| {
+            let account = factors::account_within(work, viewer.user_id).await?;
+            let unlinked = match &account {
+                Some(account) => identities::unlink(work, account.id, &input.provider).await?,
+                None => 0,
+            };
+            let Some(account) = account.filter(|_| unlinked > 0) else {
+                let message = "This provider does not know you.";
+                return Err(Error::invalid("provider", ProblemCode::NotFound, message));
+            };
+            revoked = factors::end_sessions(work, account.id, Some(viewer.session_id)).await?;
+            let detail = json!({ "provider": input.provider });
+            work.record(Id::<Identity>::from_uuid(viewer.user_id), "UNLINKED", &detail)
+        })
+        .await?;
+        revocations(ctx).take_in(&revoked);
+        Ok(UnlinkProviderPayload { outcome })
+    }
+}
+
+async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Result<Admitted> {
+    // The same for a code that never was, has expired or was used, and for who may not enter.
+    let refused = || Error::Unauthenticated("This sign-in has ended. Sign in again.");
+    let session = ctx.session();
+    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
+    limiter
+        .take_from(Policy::ProviderSignIn, session.origin(), 1)
+        .await?;
+    let db = session.db();
+    let proof = identities::take_proof(db, &crypto::token_hash(&input.code)).await?;
+    let proof = proof.filter(|proof| fits(&input.verifier, &proof.challenge));
+    let proof = proof.ok_or_else(refused)?;
+    let found = identities::account(db, proof.account_id).await?;
+    let same = |account: &Account| crypto::token_hash(&account.password_hash) == *proof.password_state;
+    let found = found.filter(|(account, _)| same(account));
+    let (account, memberships) = found.ok_or_else(refused)?;
+    let mut memberships = memberships.into_iter();
+    let membership = match input.tenant_id {
+        Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
+        None => memberships.next(),
+    };
+    let membership = membership.ok_or_else(refused)?;
+    match identities::link(db, &proof, Utc::now()).await? {
+        Linked::Refused => return Err(refused()),
+        Linked::Now => tell_of_link(session, &proof).await?,
+        Linked::Before => {}
+    }
+    let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
+    let admitted = admitted.ok_or_else(refused)?;
+    note_use(session, &proof, &membership).await?;
+    Ok(admitted)
+}
+
+/// Each tenant's history tells of it. It has been done by now, whatever becomes of that.
+async fn tell_of_link(session: &Session, proof: &Proof) -> Result<()> {
+    for membership in people::users_of(session.db(), proof.account_id).await? {
+        let mut work = begin(session, &membership).await?;
+        let detail = json!({ "provider": proof.provider });
+        work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
+        let position = work.append().await?;
+        work.commit(position).await?;
+    }
+    Ok(())
+}
+
+/// The trail of the tenant tells by whom the first factor was shown.
+async fn note_use(session: &Session, proof: &Proof, membership: &Membership) -> Result<()> {
+    let mut work = begin(session, membership).await?;
+    let detail = json!({ "provider": proof.provider });
+    work.note(Id::<Identity>::from_uuid(membership.user_id), "USED", &detail);
+    let position = work.append().await?;
+    work.commit(position).await
+}
+
+async fn begin(session: &Session, membership: &Membership) -> Result<Work> {
+    let (db, hub) = (session.db(), session.hub().clone());
+    let work = Work::begin(db, hub, membership.tenant_id, Some(membership.user_id)).await?;
+    Ok(work.coming_from(session.origin()))
+}
