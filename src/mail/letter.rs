@@ -378,6 +378,7 @@ mod tests {
             invitation_id: Uuid::nil(),
             email: "guest@test.example".to_owned(),
             name: Some(name.to_owned()),
+            inviter_id: None,
             inviter_name: Some(name.to_owned()),
             expires_at: chrono::Utc::now() + chrono::TimeDelta::days(7),
             account_id: None,
