@@ -10,7 +10,7 @@
 //! | [`founding`] | founding a tenant, which concerns both of them |
 //! | [`graphql`] | the kit that features are built with: sessions, loaders, pages, filters, mutations, limits |
 //! | [`events`] | the history: every change in order, and following it |
-//! | [`auth`] | passwords, tokens, and the whole policy of roles on one screen |
+//! | [`auth`] | passwords, other providers, tokens, and the whole policy of roles on one screen |
 //! | [`mail`] | what is mailed to people, and the links in it |
 //! | [`crypto`] | the vault: what is kept sealed, and under which key |
 //! | [`db`] | PostgreSQL and the tenant boundary: [`db::session`] is the file to read twice |

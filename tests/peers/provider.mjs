@@ -7,6 +7,9 @@ import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
 import { Provider } from "oidc-provider";
 
+// Node has it from 22 on.
+URL.parse ??= (text, base) => (URL.canParse(text, base) ? new URL(text, base) : null);
+
 const redirectUri = process.argv[2];
 const people = new Map();
 const key = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ format: "jwk" });
