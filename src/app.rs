@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Schema, Services};
 use crate::audit::Checkpoints;
 use crate::auth::api_key::{self, ApiKeys};
+use crate::auth::external::External;
 use crate::auth::keys::Keys;
 use crate::auth::provider::{Door, Providers};
 use crate::auth::token::{self, Tokens};
@@ -50,6 +51,8 @@ pub struct App {
     /// Bounds what may be asked how often.
     pub limiter: Arc<Limiter>,
     api_keys: ApiKeys,
+    /// The issuer whose tokens sign people in besides our own.
+    external: Option<External>,
     /// What is mailed to people.
     pub mail: Arc<Mail>,
     /// Where people go out to other providers and come in again, when there are any.
@@ -108,6 +111,7 @@ impl App {
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
             api_keys: ApiKeys::new(revocations.clone()),
+            external: External::of(&config, revocations.clone())?,
             config,
             db,
             hub,
@@ -186,6 +190,9 @@ impl App {
         if api_key::is_api_key(bearer) {
             let look_up = async move |hash: [u8; 32]| identity::api_keys::holder(&self.db, &hash).await;
             self.api_keys.identify(bearer, look_up).await
+        } else if let Some(external) = self.external.as_ref().filter(|it| it.is_meant(bearer)) {
+            let look_up = async move |proved| identity::external::member(&self.db, proved).await;
+            external.identify(bearer, look_up).await
         } else {
             self.authenticate(bearer).await
         }

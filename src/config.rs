@@ -101,6 +101,67 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub jwt_access_token_minutes: u32,
 
+    /// Another service whose tokens sign people in: its issuer URL, exactly as its tokens have it in `iss`. See the README for
+    /// how claims are mapped.
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER",
+        requires = "trusted_issuer_audience",
+        global = true
+    )]
+    pub trusted_issuer: Option<String>,
+
+    /// Audience that tokens of the trusted issuer must have.
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER_AUDIENCE",
+        requires = "trusted_issuer",
+        global = true
+    )]
+    pub trusted_issuer_audience: Option<String>,
+
+    /// Where the trusted issuer publishes its keys. [default: what its OpenID configuration names]
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER_JWKS_URL",
+        requires = "trusted_issuer",
+        global = true
+    )]
+    pub trusted_issuer_jwks_url: Option<String>,
+
+    /// Claim of the trusted issuer's tokens that has the tenant's id; without it people come to the first tenant that they
+    /// joined.
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER_TENANT_CLAIM",
+        requires = "trusted_issuer",
+        global = true
+    )]
+    pub trusted_issuer_tenant_claim: Option<String>,
+
+    /// Claim of the trusted issuer's tokens that has the e-mail address by which people are known here.
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER_EMAIL_CLAIM",
+        default_value = "email",
+        global = true
+    )]
+    pub trusted_issuer_email_claim: String,
+
+    /// Claim of the trusted issuer's tokens that must be true: whether the address was verified.
+    #[arg(
+        long,
+        env = "DEALSTREAM_TRUSTED_ISSUER_VERIFIED_CLAIM",
+        default_value = "email_verified",
+        global = true
+    )]
+    pub trusted_issuer_verified_claim: String,
+
+    /// Whether the trusted issuer asks everybody for a second factor. Otherwise a tenant that requires one takes those of its
+    /// tokens only that have `mfa` in the claim `amr`.
+    #[arg(long, env = "DEALSTREAM_TRUSTED_ISSUER_MFA", default_value_t = false, action = clap::ArgAction::Set, global = true)]
+    pub trusted_issuer_mfa: bool,
+
     /// Mail server, as `smtps://user:password@mail.example.com` or `smtp://…?tls=required`. Without it no mail is sent:
     /// links are logged when PostgreSQL is embedded, and what needs mail is refused otherwise.
     #[arg(long, env = "SMTP_URL", hide_env_values = true, global = true)]

@@ -60,7 +60,9 @@ impl Error {
         match self {
             Self::Unauthenticated(why) => (*why).to_owned(),
             Self::Forbidden(permission) => format!("You need the permission {permission} for this."),
-            Self::InPerson => "An API key cannot do this: sign in.".to_owned(),
+            Self::InPerson => {
+                "Neither an API key nor a token of another issuer can do this: sign in.".to_owned()
+            }
             Self::NotFound(kind) => format!("There is no such {kind}."),
             Self::BadInput(message) => message.clone(),
             Self::Invalid(problems) => problems

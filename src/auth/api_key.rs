@@ -4,11 +4,8 @@
 //! instance; that it is revoked, or that its user's rights have changed, is known at once, as with access tokens.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use quick_cache::sync::Cache;
-use tokio::time::Instant;
-
+use super::believed::Believed;
 use super::{Revocations, Viewer};
 use crate::crypto::{random_token, token_hash};
 use crate::error::{Error, Result};
@@ -22,17 +19,8 @@ const LETTERS: usize = MARK.len() + 43;
 /// Letters by which people know a key again.
 const SHOWN: usize = MARK.len() + 6;
 
-/// How long it is believed what a key stands for.
-const BELIEVED: Duration = Duration::from_secs(60);
-
-/// Keys that are remembered.
-const REMEMBERED: usize = 10_000;
-
 /// Who has lately sent an API key.
-pub struct ApiKeys {
-    revocations: Arc<Revocations>,
-    known: Cache<[u8; 32], (Viewer, Instant)>,
-}
+pub struct ApiKeys(Believed);
 
 /// A new key.
 pub fn generate() -> String {
@@ -52,10 +40,7 @@ pub fn is_api_key(bearer: &str) -> bool {
 impl ApiKeys {
     /// Nothing is known yet.
     pub fn new(revocations: Arc<Revocations>) -> Self {
-        Self {
-            revocations,
-            known: Cache::new(REMEMBERED),
-        }
+        Self(Believed::new(revocations))
     }
 
     /// The user for whom a key acts, with the key's rights, as `look_up` finds it by the hash of the key.
@@ -71,21 +56,12 @@ impl ApiKeys {
             return Err(invalid());
         }
         let hash = token_hash(key);
-        let known = self.known.get(&hash).filter(|(viewer, until)| {
-            *until > Instant::now()
-                && viewer.expires_at > chrono::Utc::now()
-                && !self.revocations.revokes(viewer)
-        });
-        if let Some((viewer, _)) = known {
+        if let Some(viewer) = self.0.get(&hash) {
             return Ok(viewer);
         }
-        let Some(viewer) = look_up(hash).await? else {
-            self.known.remove(&hash);
-            return Err(invalid());
-        };
-        self.known
-            .insert(hash, (viewer.clone(), Instant::now() + BELIEVED));
-        Ok(viewer)
+        let found = look_up(hash).await?;
+        self.0.keep(hash, found.as_ref());
+        found.ok_or_else(invalid)
     }
 }
 

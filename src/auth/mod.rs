@@ -1,7 +1,10 @@
-//! Who is asking: passwords, other providers, access tokens with their keys and their revocation, roles and what they
-//! permit.
+//! Who is asking: passwords, other providers, access tokens with their keys and their revocation, API keys, tokens of a
+//! trusted issuer, roles and what they permit.
 
 pub mod api_key;
+mod believed;
+pub mod external;
+mod jwks;
 pub mod keys;
 pub mod origin;
 pub mod password;
@@ -53,17 +56,20 @@ pub enum Means {
     Session,
     /// By an API key: a program that acts for a user.
     ApiKey,
+    /// By a token of the issuer that the operator trusts: a person who has signed in elsewhere.
+    External,
 }
 
 impl Viewer {
-    /// Refuses programs what only people may do: what concerns their own account and sessions.
+    /// Refuses what concerns one's own account and sessions to whoever has no session here: to programs, and to people who
+    /// have signed in elsewhere. What another issuer says opens the records of a tenant, and no account.
     ///
     /// # Errors
     /// [`Error::InPerson`].
     pub fn in_person(&self) -> Result<()> {
         match self.means {
             Means::Session => Ok(()),
-            Means::ApiKey => Err(Error::InPerson),
+            Means::ApiKey | Means::External => Err(Error::InPerson),
         }
     }
 

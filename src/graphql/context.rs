@@ -220,7 +220,7 @@ impl Session {
         let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
         let work = work.coming_from(&self.origin);
         Ok(match viewer.means {
-            Means::Session => work,
+            Means::Session | Means::External => work,
             Means::ApiKey => work.by("API_KEY"),
         })
     }

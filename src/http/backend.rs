@@ -156,7 +156,7 @@ impl Backend for Arc<Live> {
 
     fn identity(&self, viewer: &Viewer) -> (Uuid, Uuid) {
         let known_by = match viewer.means {
-            Means::Session => viewer.user_id,
+            Means::Session | Means::External => viewer.user_id,
             Means::ApiKey => viewer.session_id,
         };
         (viewer.tenant_id, known_by)

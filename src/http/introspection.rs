@@ -94,14 +94,18 @@ pub(super) async fn tell(asker: &Viewer, found: impl Future<Output = Result<View
         "token_type": "Bearer",
         "scope": viewer.rights.permissions().to_scope(),
         "sub": viewer.user_id,
-        "sid": viewer.session_id,
         "exp": viewer.expires_at.timestamp(),
         // As the API writes them, to ask it for more.
         "user_id": write_id("user", viewer.user_id),
         "tenant_id": write_id("tenant", viewer.tenant_id),
     });
     match viewer.means {
-        Means::Session => told["role"] = json!(viewer.rights.role),
+        Means::Session => {
+            told["sid"] = json!(viewer.session_id);
+            told["role"] = json!(viewer.rights.role);
+        }
+        // The session is with another issuer.
+        Means::External => told["role"] = json!(viewer.rights.role),
         // A program has some of its user's permissions, and not their role.
         Means::ApiKey => told["client_id"] = json!(write_id("api_key", viewer.session_id)),
     }

@@ -1,6 +1,7 @@
 //! Tenants, the users in them, and signing in: a feature of the same anatomy as an entity of the CRM.
 
 pub mod api_keys;
+pub mod external;
 pub mod invitations;
 pub mod memberships;
 pub mod mfa;

@@ -150,7 +150,7 @@ async fn nobody_gives_a_key_what_they_do_not_have() {
         );
         assert_eq!(
             answer["errors"][0]["message"],
-            "An API key cannot do this: sign in."
+            "Neither an API key nor a token of another issuer can do this: sign in."
         );
     }
     let sales = app.user(&admin, Role::Sales).await;
@@ -310,7 +310,7 @@ async fn a_key_loses_what_its_user_loses() {
 }
 
 /// What a service is told that asks with a bearer token about another.
-async fn introspect(wire: &Wire, bearer: &str, token: &str) -> (u16, Value) {
+pub async fn introspect(wire: &Wire, bearer: &str, token: &str) -> (u16, Value) {
     let headers = format!("content-type: application/x-www-form-urlencoded\nauthorization: Bearer {bearer}");
     let reply = wire
         .send(

@@ -15,6 +15,7 @@ mod delivery;
 mod demo;
 mod dependencies;
 mod embedded;
+mod external;
 mod fairness;
 mod following;
 mod graphiql;

@@ -1,0 +1,763 @@
+//! People whom another issuer has signed in: a real one is played here, with keys of its own, and so is who attacks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
+    RsaPublicKeyComponents,
+};
+use axum::Router;
+use axum::http::{StatusCode, Uri, header};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use chrono::Utc;
+use dealstream::app::App;
+use dealstream::auth::external::External;
+use dealstream::auth::{Means, Revocations, Role};
+use dealstream::config::Config;
+use dealstream::db::id::write_id;
+use dealstream::error::Error;
+use futures::future::join_all;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use uuid::Uuid;
+
+use crate::api_keys::introspect;
+use crate::sessions::Subscriber;
+use crate::support::app::{config, database_url};
+use crate::support::recipes::{PASSWORD, signed_up};
+use crate::support::wire::Wire;
+use crate::support::{Client, TestApp};
+
+const AUDIENCE: &str = "crm";
+
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A key of the issuer: how it signs, and what it publishes.
+struct Signer {
+    algorithm: Algorithm,
+    encoding: EncodingKey,
+    public: Value,
+}
+
+fn signer(kid: &str, algorithm: Algorithm) -> Signer {
+    let (encoding, mut public) = match algorithm {
+        Algorithm::RS256 => {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+            let of = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+            let der = STANDARD.encode(pair.as_der().unwrap().as_ref());
+            let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
+            (
+                EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(),
+                json!({ "kty": "RSA", "n": base64(of.n), "e": base64(of.e) }),
+            )
+        }
+        Algorithm::ES256 => {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+            let point = pair.public_key().as_ref().to_vec();
+            (
+                EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref()),
+                json!({ "kty": "EC", "crv": "P-256", "x": base64(&point[1..33]), "y": base64(&point[33..]) }),
+            )
+        }
+        _ => {
+            let pair = Ed25519KeyPair::generate().unwrap();
+            (
+                EncodingKey::from_ed_der(pair.to_pkcs8().unwrap().as_ref()),
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": base64(pair.public_key().as_ref()) }),
+            )
+        }
+    };
+    public["kid"] = json!(kid);
+    Signer {
+        algorithm,
+        encoding,
+        public,
+    }
+}
+
+/// What the issuer answers: status, and body or where else to look.
+type Answer = (StatusCode, String);
+
+/// An issuer that publishes keys.
+struct Issuer {
+    url: String,
+    signer: Signer,
+    answers: Arc<Mutex<Answer>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Issuer {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let signer = signer("the-key", Algorithm::EdDSA);
+        let body = json!({ "keys": [signer.public] }).to_string();
+        let answers = Arc::new(Mutex::new((StatusCode::OK, body)));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (told, counted, own) = (answers.clone(), asked.clone(), url.clone());
+        let answer = move |uri: Uri| {
+            let (told, counted, own) = (told.clone(), counted.clone(), own.clone());
+            async move {
+                if uri.path() != "/keys" {
+                    let found = json!({ "issuer": own, "jwks_uri": format!("{own}/keys") });
+                    return (
+                        StatusCode::OK,
+                        [(header::LOCATION, String::new())],
+                        found.to_string(),
+                    );
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+                let (status, body) = told.lock().unwrap().clone();
+                (status, [(header::LOCATION, format!("{own}/other"))], body)
+            }
+        };
+        let router = Router::new().fallback(get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            url,
+            signer,
+            answers,
+            asked,
+        }
+    }
+
+    fn publish(&self, keys: &[&Value]) {
+        *self.answers.lock().unwrap() = (StatusCode::OK, json!({ "keys": keys }).to_string());
+    }
+
+    fn answer(&self, status: StatusCode, body: &str) {
+        *self.answers.lock().unwrap() = (status, body.to_owned());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The settings with which it is trusted.
+    fn trusted(&self) -> Config {
+        Config {
+            trusted_issuer: Some(self.url.clone()),
+            trusted_issuer_audience: Some(AUDIENCE.to_owned()),
+            ..config()
+        }
+    }
+
+    async fn app(&self) -> TestApp {
+        TestApp::on(database_url().await, self.trusted()).await
+    }
+
+    /// What it says of somebody.
+    fn claims(&self, email: &str) -> Value {
+        let now = Utc::now().timestamp();
+        json!({
+            "iss": self.url, "aud": AUDIENCE, "sub": "user-17", "iat": now, "exp": now + 300,
+            "email": email, "email_verified": true, "jti": Uuid::new_v4(),
+        })
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            kid: Some(self.signer.public["kid"].as_str().unwrap().to_owned()),
+            ..Header::new(self.signer.algorithm)
+        }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        jsonwebtoken::encode(&self.header(), claims, &self.signer.encoding).unwrap()
+    }
+
+    fn token(&self, email: &str) -> String {
+        self.sign(&self.claims(email))
+    }
+}
+
+async fn email_of(client: &Client) -> String {
+    let me = client.query("{ viewer { user { email } } }", json!({})).await;
+    me["viewer"]["user"]["email"].as_str().unwrap().to_owned()
+}
+
+/// A user of a tenant with an account: the id and the address.
+async fn colleague(of: &Client, role: &str) -> (String, String) {
+    let email = format!("{}@test.example", Uuid::new_v4().simple());
+    let input = json!({ "name": "Linus", "email": email, "password": PASSWORD, "role": role });
+    let made = of
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    (made["user"]["id"].as_str().unwrap().to_owned(), email)
+}
+
+fn code(found: &Result<Client, Error>) -> &'static str {
+    match found {
+        Ok(_) => "none",
+        Err(error) => error.code(),
+    }
+}
+
+#[tokio::test]
+async fn who_has_signed_in_elsewhere_does_what_their_role_here_permits() {
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let mut issuer = Issuer::start().await;
+        issuer.signer = signer("another", algorithm);
+        issuer.publish(&[&json!({ "kty": "oct", "kid": "odd" }), &issuer.signer.public]);
+        let app = issuer.app().await;
+        let admin = app.tenant().await;
+        let (id, email) = colleague(&admin, "SALES").await;
+        // What the token says of rights is the issuer's affair.
+        let mut claims = issuer.claims(&email.to_uppercase());
+        claims["role"] = json!("ADMIN");
+        claims["scope"] = json!("TENANT_WRITE USERS_WRITE");
+        claims["aud"] = json!([AUDIENCE, "something else"]);
+        let token = issuer.sign(&claims);
+        let linus = app.identified(&token).await.unwrap();
+        assert_eq!(linus.viewer().means, Means::External);
+        assert_eq!(
+            linus.viewer().rights,
+            app.user(&admin, Role::Sales).await.viewer().rights
+        );
+        assert_eq!(linus.viewer().tenant_id, admin.viewer().tenant_id);
+        assert_eq!(write_id("user", linus.viewer().user_id), id);
+
+        let wire = Wire::serve(app.app.clone()).await;
+        let bearer = format!("authorization: Bearer {token}");
+        let me = wire.post(&bearer, "{ viewer { role user { id } } }").await.json();
+        assert_eq!(
+            me["data"]["viewer"],
+            json!({ "role": "SALES", "user": { "id": id } })
+        );
+        let mut socket = Subscriber::of(&wire, &token).await;
+        let deal = linus.deal(json!({ "name": "Heard" })).await;
+        let stage = admin.stage("Proposal").await;
+        linus.move_deal(json!({ "dealId": deal, "stageId": stage })).await;
+        let frame = socket.hear().await;
+        let event = &frame["payload"]["data"]["dealStageChanged"];
+        assert_eq!(event["__typename"], "DealStageChangedEvent", "{frame}");
+        let document = "mutation { updateTenant(input: { name: \"Mine\" }) { position } }";
+        assert_eq!(linus.code(document, json!({})).await, "FORBIDDEN");
+        // The account itself stays closed, and keys that would outlive the token are not made.
+        for document in [
+            "{ sessions { id } }",
+            "mutation { signOut { position } }",
+            "mutation { revokeOtherSessions { position } }",
+            "mutation { leaveTenant(input: {}) { position } }",
+            "mutation { requestEmailVerification { __typename } }",
+        ] {
+            assert_eq!(linus.code(document, json!({})).await, "FORBIDDEN", "{document}");
+        }
+        let boss = app
+            .identified(&issuer.token(&colleague(&admin, "ADMIN").await.1))
+            .await
+            .unwrap();
+        let document =
+            "mutation { createApiKey(input: { name: \"K\", permissions: [DEALS_READ] }) { secret } }";
+        assert_eq!(boss.code(document, json!({})).await, "FORBIDDEN");
+
+        let (status, told) = introspect(&wire, &admin.token(), &token).await;
+        assert_eq!((status, &told["active"]), (200, &json!(true)), "{told}");
+        assert_eq!((&told["user_id"], &told["role"]), (&json!(id), &json!("SALES")));
+        assert_eq!(told["exp"], claims["exp"]);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
+    let issuer = Issuer::start().await;
+    let rsa = signer("rsa", Algorithm::RS256);
+    let short = json!({ "kty": "oct", "kid": "secret", "k": base64("a shared secret of many letters"), "alg": "HS256" });
+    issuer.publish(&[&issuer.signer.public, &rsa.public, &short]);
+    let app = issuer.app().await;
+    let grace = signed_up(&app, "external").await;
+    let email = email_of(&grace).await;
+    let (right, now) = (issuer.claims(&email), Utc::now().timestamp());
+    let with = |claim: &str, value: Value| {
+        let mut claims = right.clone();
+        claims[claim] = value;
+        issuer.sign(&claims)
+    };
+    let headed = |change: &dyn Fn(&mut Header)| {
+        let mut header = issuer.header();
+        change(&mut header);
+        jsonwebtoken::encode(&header, &right, &issuer.signer.encoding).unwrap()
+    };
+    let forged = |header: Value, signature: &dyn Fn(&str) -> Vec<u8>| {
+        let message = format!("{}.{}", base64(header.to_string()), base64(right.to_string()));
+        let signature = signature(&message);
+        format!("{message}.{}", base64(signature))
+    };
+    let hmac = |secret: Vec<u8>| {
+        move |message: &str| {
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
+            aws_lc_rs::hmac::sign(&key, message.as_bytes()).as_ref().to_vec()
+        }
+    };
+    for good in [
+        issuer.sign(&right),
+        with("nbf", json!(now)),
+        with("exp", json!(now as f64 + 60.5)),
+        headed(&|header| header.typ = None),
+        headed(&|header| header.typ = Some("at+jwt".into())),
+        headed(&|header| header.typ = Some("application/AT+JWT".into())),
+    ] {
+        let found = app.identified(&good).await;
+        assert_eq!(found.unwrap().viewer().user_id, grace.viewer().user_id);
+    }
+    let outsider = signer("the-key", Algorithm::EdDSA);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (n, x) = (text(&rsa.public["n"]), text(&issuer.signer.public["x"]));
+    let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+    let ring = app.app.tokens.keys().ring();
+    let ours = ring.signer(Utc::now()).unwrap();
+    let our_header = Header {
+        kid: Some(ours.kid.clone()),
+        ..Header::new(ours.signs_with().0)
+    };
+    let mut our_claims = right.clone();
+    our_claims["iss"] = json!("dealstream");
+    our_claims["aud"] = json!("dealstream");
+    let mut bad = vec![
+        ("for another audience", with("aud", json!("something"))),
+        ("for our own audience", with("aud", json!("dealstream"))),
+        ("for no audience", with("aud", json!([]))),
+        ("of another issuer", with("iss", json!("https://id.example.com"))),
+        (
+            "of an issuer that ends alike",
+            with("iss", json!(format!("{}/", issuer.url))),
+        ),
+        ("of several issuers", with("iss", json!([issuer.url]))),
+        ("in our name", with("iss", json!("dealstream"))),
+        ("in our name, to us", issuer.sign(&our_claims)),
+        ("expired", with("exp", json!(now - 6))),
+        ("that ends in digits", with("exp", json!((now + 60).to_string()))),
+        ("that never ends", with("exp", Value::Null)),
+        ("of no known end", with("exp", json!(1e300))),
+        ("not yet valid", with("nbf", json!(now + 60))),
+        (
+            "not yet valid, in digits",
+            with("nbf", json!((now - 60).to_string())),
+        ),
+        ("issued tomorrow", with("iat", json!(now + 86_400))),
+        ("issued in digits", with("iat", json!(now.to_string()))),
+        ("of a day and an hour", with("iat", json!(now - 25 * 3600))),
+        ("of nobody", with("sub", json!(""))),
+        ("of a number", with("sub", json!(17))),
+        (
+            "of an address that is not verified",
+            with("email_verified", json!(false)),
+        ),
+        (
+            "of an address that is said to be verified",
+            with("email_verified", json!("true")),
+        ),
+        (
+            "of an address that is verified by a number",
+            with("email_verified", json!(1)),
+        ),
+        ("of several addresses", with("email", json!([email]))),
+        (
+            "of an unknown address",
+            with("email", json!("nobody@test.example")),
+        ),
+        (
+            "of an address with more",
+            with("email", json!(format!("{email}\0"))),
+        ),
+        ("of a long address", with("email", json!("x".repeat(3000)))),
+        ("bound to a key", with("cnf", json!({ "jkt": "x" }))),
+        ("huge", with("padding", json!("x".repeat(10_000)))),
+        (
+            "that is an ID for logging out",
+            headed(&|header| header.typ = Some("logout+jwt".into())),
+        ),
+        (
+            "bound to a proof",
+            headed(&|header| header.typ = Some("dpop+jwt".into())),
+        ),
+        (
+            "with something critical",
+            headed(&|header| header.crit = Some(vec!["b64".into()])),
+        ),
+        ("without a key's name", headed(&|header| header.kid = None)),
+        (
+            "with an empty name of a key",
+            headed(&|header| header.kid = Some(String::new())),
+        ),
+        (
+            "of an unknown key",
+            headed(&|header| header.kid = Some("unknown".into())),
+        ),
+        (
+            "of another key",
+            headed(&|header| header.kid = Some("rsa".into())),
+        ),
+        (
+            "of a shared secret",
+            headed(&|header| header.kid = Some("secret".into())),
+        ),
+        (
+            "of an outsider's key",
+            jsonwebtoken::encode(&issuer.header(), &right, &outsider.encoding).unwrap(),
+        ),
+        (
+            "with our key's signature",
+            jsonwebtoken::encode(&our_header, &right, ours.signs_with().1).unwrap(),
+        ),
+        (
+            "of none",
+            forged(json!({ "alg": "none", "kid": "the-key" }), &|_| Vec::new()),
+        ),
+        (
+            "of None",
+            forged(json!({ "alg": "None", "kid": "rsa" }), &|_| Vec::new()),
+        ),
+        (
+            "by the public key",
+            forged(json!({ "alg": "HS256", "kid": "the-key" }), &hmac(decoded(&x))),
+        ),
+        (
+            "by the public key's name",
+            forged(json!({ "alg": "HS256", "kid": "rsa" }), &hmac(decoded(&n))),
+        ),
+        (
+            "by its text",
+            forged(
+                json!({ "alg": "HS256", "kid": "rsa" }),
+                &hmac(rsa.public.to_string().into_bytes()),
+            ),
+        ),
+        (
+            "by the published secret",
+            forged(
+                json!({ "alg": "HS256", "kid": "secret" }),
+                &hmac(b"a shared secret of many letters".to_vec()),
+            ),
+        ),
+        ("with its own key", {
+            let header = Header {
+                jwk: serde_json::from_value(outsider.public.clone()).ok(),
+                ..issuer.header()
+            };
+            jsonwebtoken::encode(&header, &right, &outsider.encoding).unwrap()
+        }),
+        ("without a signature", {
+            let token = issuer.sign(&right);
+            token[..=token.rfind('.').unwrap()].to_owned()
+        }),
+    ];
+    for claim in ["iss", "aud", "sub", "iat", "exp", "email", "email_verified"] {
+        let mut claims = right.clone();
+        claims.as_object_mut().unwrap().remove(claim);
+        bad.push((claim, issuer.sign(&claims)));
+    }
+    for (what, token) in &bad {
+        // Nor is it remembered as anything else.
+        for _ in 0..2 {
+            assert_eq!(code(&app.identified(token).await), "UNAUTHENTICATED", "{what}");
+        }
+    }
+    // An outsider cannot speak in our name either, by a key that is published under the name of ours.
+    let mut posing = outsider.public.clone();
+    posing["kid"] = json!(ours.kid);
+    let second = Issuer::start().await;
+    second.publish(&[&posing]);
+    let app = second.app().await;
+    let header = Header {
+        typ: Some("at+jwt".into()),
+        kid: Some(ours.kid.clone()),
+        ..Header::new(Algorithm::EdDSA)
+    };
+    let body = grace.token().split('.').nth(1).unwrap().to_owned();
+    let own: Value = serde_json::from_slice(&decoded(&body)).unwrap();
+    let token = jsonwebtoken::encode(&header, &own, &outsider.encoding).unwrap();
+    assert_eq!(code(&app.identified(&token).await), "UNAUTHENTICATED");
+    let theirs = jsonwebtoken::encode(&header, &second.claims(&email), &outsider.encoding).unwrap();
+    assert!(
+        app.identified(&theirs).await.is_ok(),
+        "under their own name they may"
+    );
+    assert!(
+        app.identified(&grace.token()).await.is_ok(),
+        "and ours are good as ever"
+    );
+}
+
+#[tokio::test]
+async fn without_a_trusted_issuer_nobody_elses_tokens_are_looked_at() {
+    let issuer = Issuer::start().await;
+    let app = TestApp::new().await;
+    let email = email_of(&signed_up(&app, "untrusting").await).await;
+    assert_eq!(
+        code(&app.identified(&issuer.token(&email)).await),
+        "UNAUTHENTICATED"
+    );
+    assert_eq!(issuer.asked(), 0);
+}
+
+#[tokio::test]
+async fn unknown_keys_do_not_make_us_hammer_the_issuer() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let email = email_of(&signed_up(&app, "flooded").await).await;
+    assert_eq!(issuer.asked(), 0, "nothing is fetched before it is needed");
+    let flood = (0..200).map(|number| {
+        let header = Header {
+            kid: Some(format!("key {number}")),
+            ..issuer.header()
+        };
+        let token = jsonwebtoken::encode(&header, &issuer.claims(&email), &issuer.signer.encoding).unwrap();
+        let app = &app;
+        async move { code(&app.identified(&token).await) }
+    });
+    let refused = join_all(flood).await;
+    assert!(refused.iter().all(|code| *code == "UNAUTHENTICATED"));
+    assert_eq!(issuer.asked(), 1);
+    assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    assert_eq!(issuer.asked(), 1, "what is known needs no asking");
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_is_waited_for_and_its_last_keys_are_kept() {
+    let issuer = Issuer::start().await;
+    let published = issuer.answers.lock().unwrap().1.clone();
+    let app = issuer.app().await;
+    let email = email_of(&signed_up(&app, "away").await).await;
+    for (status, body) in [
+        (StatusCode::SERVICE_UNAVAILABLE, published.clone()),
+        (StatusCode::FOUND, published.clone()),
+        (StatusCode::OK, "<html>".to_owned()),
+        (StatusCode::OK, json!({ "keys": [] }).to_string()),
+        (
+            StatusCode::OK,
+            json!({ "keys": [issuer.signer.public], "padding": "x".repeat(300_000) }).to_string(),
+        ),
+    ] {
+        issuer.answer(status, &body);
+        // Another application, so that none waits for the pause of the one before.
+        let other = issuer.app().await;
+        assert_eq!(
+            code(&other.identified(&issuer.token(&email)).await),
+            "UNAVAILABLE"
+        );
+    }
+    assert_eq!(code(&app.identified(&issuer.token(&email)).await), "UNAVAILABLE");
+    let wire = Wire::serve(app.app.clone()).await;
+    let bearer = format!("authorization: Bearer {}", issuer.token(&email));
+    assert_eq!(wire.post(&bearer, "{ viewer { role } }").await.status, 503);
+    issuer.answer(StatusCode::OK, &published);
+    let back = async {
+        while app.identified(&issuer.token(&email)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back)
+        .await
+        .expect("it is asked again");
+    // Away again: what it has published last is good.
+    issuer.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+    assert!(app.identified(&issuer.token(&email)).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_is_shut_out_here_is_out_at_once_and_a_new_role_counts_at_once() {
+    let issuer = Issuer::start().await;
+    let (app, other) = (issuer.app().await, issuer.app().await);
+    for app in [&app, &other] {
+        app.app.start().await.unwrap();
+    }
+    let admin = app.tenant().await;
+    let (id, email) = colleague(&admin, "SALES").await;
+    let token = issuer.token(&email);
+    let wire = Wire::serve(other.app.clone()).await;
+    let change = async |input: Value| {
+        admin
+            .mutate("updateUser", "UpdateUserInput", "position", input)
+            .await;
+    };
+    let role = async || {
+        let found = app.identified(&token).await;
+        found.map(|client| client.viewer().rights.role).ok()
+    };
+    assert_eq!(role().await, Some(Role::Sales));
+    let mut socket = Subscriber::of(&wire, &token).await;
+    change(json!({ "userId": id, "role": "VIEWER" })).await;
+    let since = Instant::now();
+    assert_eq!(
+        role().await,
+        Some(Role::Viewer),
+        "the same token, with what they may now"
+    );
+    assert_eq!(socket.closed(since).await, 4403);
+    let mut socket = Subscriber::of(&wire, &token).await;
+    change(json!({ "userId": id, "isActive": false })).await;
+    let since = Instant::now();
+    assert_eq!(role().await, None);
+    assert_eq!(socket.closed(since).await, 4403);
+    assert_eq!(code(&other.identified(&token).await), "UNAUTHENTICATED");
+    assert_eq!(
+        code(&app.identified(&issuer.token(&email)).await),
+        "UNAUTHENTICATED"
+    );
+    change(json!({ "userId": id, "isActive": true })).await;
+    assert_eq!(role().await, Some(Role::Viewer));
+    admin
+        .mutate(
+            "deleteUser",
+            "DeleteUserInput",
+            "position",
+            json!({ "userId": id }),
+        )
+        .await;
+    assert_eq!(role().await, None);
+}
+
+#[tokio::test]
+async fn the_tenant_is_that_of_the_token_and_one_belongs_to_it() {
+    let issuer = Issuer::start().await;
+    let named = Config {
+        trusted_issuer_tenant_claim: Some("https://crm.example.com/tenant".to_owned()),
+        trusted_issuer_email_claim: "upn".to_owned(),
+        trusted_issuer_verified_claim: "upn_verified".to_owned(),
+        ..issuer.trusted()
+    };
+    let url = database_url().await;
+    let (app, unnamed) = (TestApp::on(url.clone(), named).await, issuer.app().await);
+    let grace = signed_up(&app, "first").await;
+    let email = email_of(&grace).await;
+    let (second, foreign) = (app.tenant().await, app.tenant().await);
+    let input = json!({ "name": "Grace", "email": email, "password": PASSWORD, "role": "VIEWER" });
+    second
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    let tenant = |client: &Client| client.viewer().tenant_id;
+    let token = |tenant: Value| {
+        let mut claims = issuer.claims("somebody@test.example");
+        claims["upn"] = json!(email);
+        claims["upn_verified"] = json!(true);
+        claims["https://crm.example.com/tenant"] = tenant;
+        issuer.sign(&claims)
+    };
+    let into = async |value: Value| {
+        let found = app.identified(&token(value)).await;
+        found.map(|client| tenant(&client)).ok()
+    };
+    let second_id = json!(write_id("tenant", tenant(&second)));
+    // Somebody added them to an account that has not proved its address: as when signing in, they wait.
+    assert_eq!(into(second_id.clone()).await, None);
+    app.verify(&email).await;
+    assert_eq!(into(second_id).await, Some(tenant(&second)));
+    assert_eq!(into(json!(tenant(&second))).await, Some(tenant(&second)));
+    assert_eq!(
+        into(json!(write_id("tenant", tenant(&grace)))).await,
+        Some(tenant(&grace))
+    );
+    for refused in [
+        json!(write_id("tenant", tenant(&foreign))),
+        json!(tenant(&foreign)),
+        json!(write_id("user", tenant(&grace))),
+        json!(""),
+        json!("*"),
+        json!([tenant(&grace)]),
+        Value::Null,
+    ] {
+        assert_eq!(into(refused.clone()).await, None, "{refused}");
+    }
+    // Where tokens say nothing of tenants, people come to the one that they joined first.
+    let found = unnamed.identified(&issuer.token(&email)).await.unwrap();
+    assert_eq!(tenant(&found), tenant(&grace));
+}
+
+#[tokio::test]
+async fn a_tenant_that_requires_a_second_factor_wants_one_from_the_issuer_too() {
+    let issuer = Issuer::start().await;
+    let always = Config {
+        trusted_issuer_mfa: true,
+        ..issuer.trusted()
+    };
+    let (app, always) = (
+        issuer.app().await,
+        TestApp::on(database_url().await, always).await,
+    );
+    let grace = signed_up(&app, "second-factor").await;
+    let email = email_of(&grace).await;
+    let token = |amr: Value| {
+        let mut claims = issuer.claims(&email);
+        claims["amr"] = amr;
+        issuer.sign(&claims)
+    };
+    assert!(app.identified(&token(Value::Null)).await.is_ok());
+    let require = format!(
+        "UPDATE tenants SET mfa_required = true WHERE id = '{}'",
+        grace.viewer().tenant_id
+    );
+    app.superuser().await.batch_execute(&require).await.unwrap();
+    for amr in [
+        Value::Null,
+        json!([]),
+        json!(["pwd"]),
+        json!("mfa"),
+        json!(["MFA"]),
+    ] {
+        let refused = app.identified(&token(amr.clone())).await;
+        assert_eq!(code(&refused), "UNAUTHENTICATED", "{amr}");
+        assert!(refused.err().unwrap().message().contains("second factor"));
+    }
+    assert!(app.identified(&token(json!(["pwd", "mfa"]))).await.is_ok());
+    assert!(always.identified(&token(Value::Null)).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_settings_of_a_trusted_issuer_are_checked_when_the_server_starts() {
+    let refused = |change: &dyn Fn(&mut Config)| {
+        let mut config = Config {
+            trusted_issuer: Some("https://id.example.com".to_owned()),
+            trusted_issuer_audience: Some(AUDIENCE.to_owned()),
+            ..config()
+        };
+        change(&mut config);
+        External::of(&config, Revocations::new(Duration::from_secs(60))).err()
+    };
+    assert_eq!(refused(&|_| {}), None);
+    for (setting, change) in [
+        (
+            "AUDIENCE",
+            (&|config: &mut Config| config.trusted_issuer_audience = None) as &dyn Fn(&mut Config),
+        ),
+        ("AUDIENCE", &|config| {
+            config.trusted_issuer_audience = Some(String::new())
+        }),
+        ("JWT_ISSUER", &|config| {
+            config.jwt_issuer = "https://id.example.com".to_owned();
+        }),
+        ("JWKS_URL", &|config| {
+            config.trusted_issuer_jwks_url = Some("http://id.example.com/keys".to_owned());
+        }),
+        ("ISSUER", &|config| {
+            config.trusted_issuer = Some("http://id.example.com".to_owned());
+        }),
+        ("ISSUER", &|config| {
+            config.trusted_issuer = Some("Acme".to_owned())
+        }),
+    ] {
+        let problem = refused(change).unwrap_or_else(|| panic!("{setting} is taken"));
+        assert!(problem.contains(setting), "{problem}");
+    }
+    // Whose configuration names another issuer is not that one.
+    let issuer = Issuer::start().await;
+    let other = Config {
+        trusted_issuer: Some(format!("{}/realm", issuer.url)),
+        ..issuer.trusted()
+    };
+    let app: Arc<App> = TestApp::on(database_url().await, other).await.app;
+    let mut claims = issuer.claims("grace@test.example");
+    claims["iss"] = json!(format!("{}/realm", issuer.url));
+    let found = app.identify(&issuer.sign(&claims)).await;
+    assert_eq!(found.unwrap_err().code(), "UNAVAILABLE");
+    assert_eq!(issuer.asked(), 0, "its keys are not asked for");
+}
