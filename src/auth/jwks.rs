@@ -290,8 +290,6 @@ fn read(value: Value) -> Option<(String, Key)> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
     use super::*;
     use serde_json::json;
 
