@@ -42,6 +42,11 @@ impl Error {
         Self::Invalid(vec![Problem::new(field, code, message)])
     }
 
+    /// Whether it is for a reason of ours, and says nothing about what was asked.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable | Self::Internal(_))
+    }
+
     /// The stable code that clients find in `extensions.code`.
     pub fn code(&self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use crate::config::SignUp;
 use crate::crm::pipelines;
 use crate::crypto::{self, Vault};
 use crate::db::Database;
-use crate::db::directory::Membership;
+use crate::db::directory::{Account, Membership};
 use crate::db::directory::mailing::Purpose;
 use crate::db::directory::people;
 use crate::error::{Error, ProblemCode, Result};
@@ -174,12 +174,11 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
             &email,
         )
         .await?;
-    let account = people::account_at(session.db(), &email).await?;
-    let (account, is_verified) = account.unzip();
-    // The same work, whether the address is known or not.
-    let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let proved = password::verify(input.password.clone(), hash).await?;
-    let password_hash = password::hash(input.password).await?;
+    let checked = check_owner(session, &email, input.password).await;
+    let (account, is_verified, proved, password_hash) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return attempt.settle(Err(error)).await,
+    };
     let owner = match account {
         Some(account) if proved && (mode == SignUp::Open || is_verified == Some(true)) => {
             Some(Owner::Known(account))
@@ -229,6 +228,20 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
     };
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
     admitted.map(SignedUp::Now).ok_or(Error::Unavailable)
+}
+
+/// The account at an address and whether that is verified, whether the password is the account's, and its hash.
+async fn check_owner(
+    session: &Session,
+    email: &str,
+    given: String,
+) -> Result<(Option<Account>, Option<bool>, bool, String)> {
+    let account = people::account_at(session.db(), email).await?;
+    let (account, is_verified) = account.unzip();
+    // The same work, whether the address is known or not.
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let proved = password::verify(given.clone(), hash).await?;
+    Ok((account, is_verified, proved, password::hash(given).await?))
 }
 
 /// Signs the founder in, whose account is as new as the tenant.

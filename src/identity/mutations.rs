@@ -586,9 +586,9 @@ async fn check_passwords(
     let attempt = limiter
         .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, email)
         .await?;
-    let proved = password::verify(input.current_password, hash).await?;
-    let account = account.filter(|_| proved).ok_or_else(wrong_password)?;
-    attempt.succeeded().await;
+    let proved = password::verify(input.current_password, hash).await;
+    let account = proved.and_then(|proved| account.filter(|_| proved).ok_or_else(wrong_password));
+    let account = attempt.settle(account).await?;
     Ok((account, password::hash(input.new_password).await?))
 }
 
@@ -624,7 +624,6 @@ fn note_refusal(session: &crate::graphql::Session, memberships: Vec<Membership>)
 }
 
 async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
-    let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     let email = input.email.trim().to_lowercase();
     // Counted under the address as it was given, whether there is such an account or not: nothing can be told from it.
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();
@@ -632,6 +631,11 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
     let attempt = limiter
         .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, &email)
         .await?;
+    attempt.settle(let_in(ctx, input, email).await).await
+}
+
+async fn let_in(ctx: &Context<'_>, input: SignInInput, email: String) -> Result<Admitted> {
+    let refused = || Error::Unauthenticated("The e-mail address or the password is wrong.");
     // No address of ours is that long, and no text in PostgreSQL has a NUL.
     let findable = email.len() <= 1000 && !email.contains('\0');
     let db = ctx.session().db();
@@ -656,7 +660,5 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
     };
     let membership = membership.ok_or_else(refused)?;
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
-    let admitted = admitted.ok_or_else(refused)?;
-    attempt.succeeded().await;
-    Ok(admitted)
+    admitted.ok_or_else(refused)
 }

@@ -4,6 +4,7 @@ use dealstream::app::App;
 use dealstream::auth::throttle::{Attempt, Limiter};
 use dealstream::auth::{Origin, Policy, Role};
 use dealstream::config::Config;
+use dealstream::db::migrate;
 use dealstream::error::Error;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::support::app::{config, database_url};
+use crate::support::cluster::create_database;
 use crate::support::recipes::PASSWORD;
 use crate::support::redis::Redis;
 use crate::support::wire::{Reply, Wire, until};
@@ -140,27 +142,58 @@ async fn an_address_guesses_five_times_whomever_and_cannot_invent_where_it_is() 
 async fn who_signs_in_is_not_counted_and_an_office_can_do_so_at_once() {
     let (app, wire) = limited(&["sign-in-account=5/15m", "sign-in-address=5/15m"]).await;
     let email = account(&app).await;
-    for _ in 0..3 {
-        for _ in 0..4 {
-            let wrong = sign_in(
-                &wire,
-                &format!("198.51.100.{}", rand::random::<u8>()),
-                &email,
-                "wrong",
-            )
-            .await;
+    for round in 0..2 {
+        for n in 0..4 {
+            let from = format!("198.51.100.{}", 10 * round + n);
+            let wrong = sign_in(&wire, &from, &email, "wrong").await;
             assert_eq!(wrong.code(), "UNAUTHENTICATED");
         }
-        // A success clears what was counted against the account.
+        // A success clears what was counted against the account where it is not known yet.
         assert_eq!(
             sign_in(&wire, "203.0.113.7", &email, PASSWORD).await.code(),
             "none"
         );
     }
+    // Who fails elsewhere shuts out everybody but who is known where they are.
+    let wrong = sign_in(&wire, "198.51.100.99", &email, "wrong").await;
+    assert_eq!(wrong.code(), "UNAUTHENTICATED");
+    assert!(refused(&sign_in(&wire, "198.51.100.98", &email, PASSWORD).await).is_some());
     let at_once = (0..8).map(|_| sign_in(&wire, "203.0.113.7", &email, PASSWORD));
     for reply in futures::future::join_all(at_once).await {
         assert_eq!(reply.code(), "none");
     }
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_is_nobodys_wrong_password() {
+    let limits = ["all=off", "sign-in-account=5/15m", "sign-in-address=5/15m"];
+    let config = Config {
+        limits: limits.map(str::to_owned).into(),
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..config()
+    };
+    let url = create_database("throttle_faults").await;
+    migrate::migrate(&url).await.unwrap();
+    let app = TestApp::on(url, config).await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let email = account(&app).await;
+    let mighty = app.superuser().await;
+    mighty
+        .batch_execute("ALTER TABLE accounts RENAME TO accounts_away")
+        .await
+        .unwrap();
+    for _ in 0..7 {
+        let reply = sign_in(&wire, "203.0.113.7", &email, PASSWORD).await;
+        assert_eq!(reply.code(), "INTERNAL");
+    }
+    mighty
+        .batch_execute("ALTER TABLE accounts_away RENAME TO accounts")
+        .await
+        .unwrap();
+    assert_eq!(
+        sign_in(&wire, "203.0.113.7", &email, PASSWORD).await.code(),
+        "none"
+    );
 }
 
 #[tokio::test]
@@ -481,11 +514,39 @@ async fn instances_count_together_and_each_for_itself_while_redis_is_away() {
 }
 
 #[tokio::test]
+async fn who_waited_and_succeeds_is_not_made_to_wait_again_by_redis() {
+    let redis = Redis::new("throttle-waits");
+    let app = instance(&redis, &["sign-in-address=2/1s", "sign-in-account=off"]).await;
+    until("Redis is there", || app.limiter.is_shared()).await;
+    for _ in 0..2 {
+        assert!(attempt(&app.limiter, "a").await.is_some());
+    }
+    assert!(attempt(&app.limiter, "a").await.is_none());
+    let waits = async {
+        loop {
+            if let Some(granted) = attempt(&app.limiter, "a").await {
+                return granted.succeeded().await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waits)
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        let attempt = attempt(&app.limiter, "a").await.expect("nobody failed since");
+        attempt.succeeded().await;
+    }
+}
+
+#[tokio::test]
 async fn redis_and_the_process_count_alike() {
     let redis = Redis::new("throttle-alike");
     let limits = [
         "sign-in-address=5/1h",
         "sign-in-account=5/1h",
+        "code=5/1h",
+        "refresh=1000/1h",
         "user-cost=100/1h",
         "tenant-cost=150/1h",
     ];
@@ -541,9 +602,48 @@ async fn redis_and_the_process_count_alike() {
                 None => "refused".to_owned(),
             });
         }
-        limiter.reset(Policy::SignInNetwork, "203.0.113.7").await;
-        for _ in 0..6 {
-            told_here.push(format!("{}", attempt(limiter, "c").await.is_some()));
+        // Where she is known she has a count of her own; vouching begins it anew.
+        let at_home = Origin::new(Some("203.0.113.8".parse().unwrap()), None, "test");
+        let elsewhere = Origin::new(Some("203.0.113.9".parse().unwrap()), None, "test");
+        for (origin, what) in [
+            (&elsewhere, 'f'),
+            (&elsewhere, 'f'),
+            (&elsewhere, 'f'),
+            (&at_home, 's'),
+            (&elsewhere, 'f'),
+            (&elsewhere, 'f'),
+            (&elsewhere, 'f'),
+            (&at_home, 's'),
+            (&at_home, 'f'),
+            (&at_home, 'f'),
+            (&at_home, 'f'),
+            (&at_home, 'f'),
+            (&at_home, 'o'),
+            (&at_home, 'o'),
+            (&at_home, 'f'),
+            (&at_home, 'f'),
+            (&at_home, 'v'),
+            (&at_home, 's'),
+        ] {
+            if what == 'v' {
+                limiter.vouch(Policy::Code, origin, "ada").await;
+                continue;
+            }
+            let attempt = limiter
+                .attempt(Policy::Refresh, origin, Policy::Code, "ada")
+                .await;
+            told_here.push(match (attempt, what) {
+                (Err(_), _) => "refused".to_owned(),
+                (Ok(attempt), 's') => {
+                    attempt.succeeded().await;
+                    "succeeded".to_owned()
+                }
+                (Ok(attempt), 'o') => {
+                    let fault = attempt.settle(Err::<(), _>(Error::Unavailable)).await;
+                    format!("{:?}", fault.is_err())
+                }
+                (Ok(_), _) => "failed".to_owned(),
+            });
         }
         told.push(told_here);
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
+
 use super::limit::{Kind, Policy};
 use super::{Balance, Charge, Hashed, Limit, Refused};
 
@@ -14,19 +16,32 @@ const KEYS: usize = 100_000;
 const LONGEST: u32 = 4;
 
 /// The counts of this process.
-#[derive(Default)]
 pub(super) struct Local {
     counts: Mutex<HashMap<(Policy, Hashed), Count>>,
+    /// Accounts in networks where they have been proved; those that were seen lately.
+    known: Cache<Hashed, ()>,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            counts: Mutex::default(),
+            known: Cache::new(KEYS),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Count {
     /// What is taken of a bucket, or how many failures there were.
     taken: f64,
-    /// When that was so, in milliseconds.
+    /// Of a bucket, when that was so; of failures, when the next attempt is free. In milliseconds.
     at: u64,
     /// When it is as if it had never been.
     over: u64,
+    /// When that would have been without the last charge: where it goes back to when that is given back, so that
+    /// successes do not keep failures remembered.
+    before: u64,
 }
 
 /// What a charge would come to.
@@ -62,12 +77,18 @@ impl Local {
             let Verdict::Granted { taken } = verdict else {
                 continue;
             };
+            let key = (charge.policy, charge.key);
+            let kind = charge.policy.kind();
             let count = Count {
                 taken,
-                at: now,
-                over: now.saturating_add(remembered(charge.policy.kind(), charge.limit, taken)),
+                at: match kind {
+                    Kind::Bucket => now,
+                    Kind::Failures => now.saturating_add(wait(charge.limit, taken)),
+                },
+                over: now.saturating_add(remembered(kind, charge.limit, taken)),
+                before: counts.get(&key).map_or(now, |count| count.over),
             };
-            counts.insert((charge.policy, charge.key), count);
+            counts.insert(key, count);
             balances.push(Balance {
                 policy: charge.policy,
                 limit: charge.limit,
@@ -81,15 +102,28 @@ impl Local {
     }
 
     /// Gives back what a charge took, or forgets all of what was taken under its key.
-    pub(super) fn give_back(&self, charge: &Charge, forget: bool) {
+    pub(super) fn give_back(&self, now: u64, charge: &Charge, forget: bool) {
         let mut counts = self.counts();
         let key = (charge.policy, charge.key);
         if let Some(count) = counts.get_mut(&key) {
             count.taken -= f64::from(charge.cost);
-            if forget || count.taken <= 0.0 {
+            if charge.policy.kind() == Kind::Failures {
+                // It was free to be attempted, or it would not have been granted; so it is again.
+                count.at = count.at.min(now);
+                count.over = count.over.min(count.before);
+            }
+            if forget || count.taken <= 0.0 || count.over <= now {
                 counts.remove(&key);
             }
         }
+    }
+
+    pub(super) fn get_to_know(&self, place: &Hashed) {
+        self.known.insert(*place, ());
+    }
+
+    pub(super) fn knows(&self, place: &Hashed) -> bool {
+        self.known.get(place).is_some()
     }
 
     /// Lets a bucket be so empty that the charge has to wait so long.
@@ -100,6 +134,7 @@ impl Local {
             taken,
             at: now,
             over: now.saturating_add(remembered(Kind::Bucket, charge.limit, taken)),
+            before: now,
         };
         self.counts().insert((charge.policy, charge.key), count);
     }
@@ -114,9 +149,9 @@ fn judge(count: Option<&Count>, charge: &Charge, now: u64) -> Verdict {
     let (taken, at) = count.map_or((0.0, now), |count| (count.taken, count.at));
     let (most, per) = (f64::from(charge.limit.count), charge.limit.per_millis());
     let cost = f64::from(charge.cost);
-    let passed = now.saturating_sub(at);
     match charge.policy.kind() {
         Kind::Bucket => {
+            let passed = now.saturating_sub(at);
             let taken = (taken - passed as f64 * most / per as f64).max(0.0);
             let missing = taken + cost - most;
             if missing > 1e-9 {
@@ -125,7 +160,7 @@ fn judge(count: Option<&Count>, charge: &Charge, now: u64) -> Verdict {
                 Verdict::Granted { taken: taken + cost }
             }
         }
-        Kind::Failures => match wait(charge.limit, taken).saturating_sub(passed) {
+        Kind::Failures => match at.saturating_sub(now) {
             0 => Verdict::Granted { taken: taken + cost },
             left => Verdict::Wait(left),
         },
@@ -222,6 +257,36 @@ mod tests {
             assert!(take(&local, 181 * minute, failure).is_ok());
         }
         assert_eq!(take(&local, 181 * minute, failure), Err(15 * minute));
+    }
+
+    #[test]
+    fn who_waited_and_succeeds_is_not_made_to_wait_again() {
+        let local = Local::default();
+        let attempt = charge(Policy::SignInNetwork, 5, 900, 1);
+        let minute = 60_000;
+        for _ in 0..5 {
+            assert!(take(&local, 0, attempt).is_ok());
+        }
+        assert_eq!(take(&local, 14 * minute, attempt), Err(minute));
+        for second in 0..100 {
+            let now = 15 * minute + second * 1000;
+            assert!(take(&local, now, attempt).is_ok(), "success {second}");
+            local.give_back(now, &attempt, false);
+        }
+        // What failed before is not forgotten for it, nor remembered for longer.
+        assert!(take(&local, 20 * minute, attempt).is_ok());
+        assert_eq!(take(&local, 20 * minute, attempt), Err(30 * minute));
+        let local = Local::default();
+        for _ in 0..4 {
+            assert!(take(&local, 0, attempt).is_ok());
+        }
+        for now in 1..30 {
+            assert!(take(&local, now * minute, attempt).is_ok());
+            local.give_back(now * minute, &attempt, false);
+        }
+        for _ in 0..5 {
+            assert!(take(&local, 30 * minute, attempt).is_ok());
+        }
     }
 
     #[test]

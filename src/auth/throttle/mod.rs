@@ -8,6 +8,19 @@
 //! Everything that one request is charged for is taken together or not at all. Whoever is refused is told how long to
 //! wait, and being refused costs nothing: a client that keeps trying does not lock itself out for longer.
 //!
+//! # Whom failures shut out
+//!
+//! Somebody who signs in fails five times in a quarter of an hour at most, by the network that they are in and by the
+//! account that they want, and then has to wait longer and longer. The second rule would let anybody shut anybody out, by
+//! failing in their name from anywhere. So of the networks from which an account has been proved to be one's own, by a
+//! success or by a mailed link, each has a count of its own for it; all other networks share the account's count. Who
+//! guesses from afar shuts out who guesses from afar, not who comes from where they always come from. A success clears
+//! the count that it was charged to and no other: what others fail at stays counted. Nothing is asked again of who has
+//! signed in, so sessions go on in any case. What fails for a reason of ours (a database that is away) is given back.
+//!
+//! Such networks are known for [`shared::KNOWN`] in Redis, and without it as long as this process runs. Who is in the same
+//! network, behind the same router, can find out from this that somebody there has an account: they know it anyway.
+//!
 //! The counts are kept [in Redis](shared), for all instances together, and [in this process](local) when there is none or it
 //! is away. Here they are bounded: under a flood of keys those are forgotten first that would be forgotten soonest.
 
@@ -91,6 +104,8 @@ impl From<Refused> for Error {
 pub struct Attempt<'a> {
     limiter: &'a Limiter,
     charges: Vec<Charge>,
+    /// The account in the network that it is attempted from.
+    place: Option<Hashed>,
     /// Those of one network come one after the other: otherwise the first five of an office would shut out the sixth
     /// although all of them are about to succeed.
     _turn: Option<MutexGuard<'a, ()>>,
@@ -100,17 +115,31 @@ impl Attempt<'_> {
     /// The proof was good: the account's failures are forgotten, and the network is not charged for this one.
     pub async fn succeeded(self) {
         let limiter = self.limiter;
-        let owed = || {
-            self.charges
-                .iter()
-                .map(|charge| (charge, !charge.policy.counts_networks()))
-        };
-        for (charge, forget) in owed() {
-            limiter.local.give_back(charge, forget);
+        if let Some(place) = &self.place {
+            limiter.get_to_know(place).await;
         }
-        if let Some(shared) = &limiter.shared {
-            shared.give_back(owed()).await;
+        let owed = self.charges.iter();
+        let owed = owed.map(|charge| (charge, !charge.policy.counts_networks()));
+        limiter.give_back(owed).await;
+    }
+
+    /// Nothing was proved either way, for a reason of ours: it is as if it had not been attempted.
+    async fn void(self) {
+        let owed = self.charges.iter().map(|charge| (charge, false));
+        self.limiter.give_back(owed).await;
+    }
+
+    /// Ends the attempt with what came of it: a success, a failure, or a fault of ours, which is nobody's failure.
+    ///
+    /// # Errors
+    /// As it came.
+    pub async fn settle<T>(self, came: Result<T>) -> Result<T> {
+        match &came {
+            Ok(_) => self.succeeded().await,
+            Err(error) if error.is_ours() => self.void().await,
+            Err(_) => {}
         }
+        came
     }
 }
 
@@ -184,11 +213,22 @@ impl Limiter {
         account: &str,
     ) -> Result<Attempt<'_>> {
         let network = origin.network();
+        let place = network
+            .as_ref()
+            .map(|network| self.place(by_account, network, account));
+        let known = match &place {
+            Some(place) if self.limit(by_account).is_some() => self.knows(place).await,
+            _ => false,
+        };
+        let of_account = self.charge(by_account, account, 1);
         let charges = [
             network
                 .as_ref()
                 .and_then(|network| self.charge(by_network, network, 1)),
-            self.charge(by_account, account, 1),
+            of_account.map(|charge| match place {
+                Some(key) if known => Charge { key, ..charge },
+                _ => charge,
+            }),
         ];
         let charges: Vec<Charge> = charges.into_iter().flatten().collect();
         let turn = match charges.first() {
@@ -199,18 +239,52 @@ impl Limiter {
         Ok(Attempt {
             limiter: self,
             charges,
+            place,
             _turn: turn,
         })
     }
 
-    /// Forgets what was taken under a key: when an account has a new password, say.
-    pub async fn reset(&self, policy: Policy, key: &str) {
-        if let Some(charge) = self.charge(policy, key, 0) {
-            self.local.give_back(&charge, true);
-            if let Some(shared) = &self.shared {
-                shared.give_back(std::iter::once((&charge, true))).await;
-            }
+    /// Notes that whoever comes from there has proved otherwise that the account is theirs, by a mailed link, say: from now
+    /// on it has a count of its own there, which begins anew.
+    pub async fn vouch(&self, by_account: Policy, origin: &Origin, account: &str) {
+        let (Some(network), Some(limit)) = (origin.network(), self.limit(by_account)) else {
+            return;
+        };
+        let place = self.place(by_account, &network, account);
+        self.get_to_know(&place).await;
+        let count = Charge {
+            policy: by_account,
+            key: place,
+            limit,
+            cost: 0,
+        };
+        self.give_back(std::iter::once((&count, true))).await;
+    }
+
+    /// Gives back what charges took, or forgets all of what is kept under their keys.
+    async fn give_back(&self, charges: impl Iterator<Item = (&Charge, bool)> + Clone) {
+        let now = now();
+        for (charge, forget) in charges.clone() {
+            self.local.give_back(now, charge, forget);
         }
+        if let Some(shared) = &self.shared {
+            shared.give_back(charges).await;
+        }
+    }
+
+    async fn get_to_know(&self, place: &Hashed) {
+        self.local.get_to_know(place);
+        if let Some(shared) = &self.shared {
+            shared.get_to_know(place).await;
+        }
+    }
+
+    async fn knows(&self, place: &Hashed) -> bool {
+        let shared = match &self.shared {
+            Some(shared) => shared.knows(place).await,
+            None => None,
+        };
+        shared.unwrap_or_else(|| self.local.knows(place))
     }
 
     /// What is to be taken; nothing when the policy is switched off. More than the limit ever holds counts as all of it.
@@ -255,11 +329,19 @@ impl Limiter {
     }
 
     fn hash(&self, policy: Policy, key: &str) -> Hashed {
+        self.hash_of(&[policy.name(), key])
+    }
+
+    /// An account in a network. No key of an account alone is the same, whatever somebody calls their account.
+    fn place(&self, policy: Policy, network: &str, account: &str) -> Hashed {
+        self.hash_of(&["known", policy.name(), network, account])
+    }
+
+    /// Nobody but who gives the last part chooses what is in it.
+    fn hash_of(&self, parts: &[&str]) -> Hashed {
         let mut context = Context::new(&SHA256);
         context.update(&self.secret[..]);
-        context.update(policy.name().as_bytes());
-        context.update(b"\0");
-        context.update(key.as_bytes());
+        context.update(parts.join("\0").as_bytes());
         let mut hashed = Hashed::default();
         hashed.copy_from_slice(&context.finish().as_ref()[..16]);
         hashed
@@ -339,6 +421,69 @@ mod tests {
         assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
         assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Err(900));
         assert_eq!(fails(&limiter, "192.0.2.2", "ada").await, Ok(()));
+    }
+
+    async fn succeeds(limiter: &Limiter, ip: &str, account: &str) -> bool {
+        let origin = from(ip);
+        let begun = limiter
+            .attempt(Policy::SignInNetwork, &origin, Policy::SignInAccount, account)
+            .await;
+        match begun {
+            Ok(attempt) => {
+                attempt.succeeded().await;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_fails_from_afar_shuts_out_nobody_who_is_known_where_they_are() {
+        let limiter = limiter(&["sign-in-address=100/15m"]);
+        assert!(succeeds(&limiter, "192.0.2.1", "ada").await);
+        for n in 0..5 {
+            assert_eq!(fails(&limiter, &format!("198.51.100.{n}"), "ada").await, Ok(()));
+        }
+        assert_eq!(fails(&limiter, "198.51.100.9", "ada").await, Err(900));
+        for _ in 0..3 {
+            assert!(succeeds(&limiter, "192.0.2.1", "ada").await);
+        }
+        // Her success gives no new guesses to who fails from afar.
+        assert_eq!(fails(&limiter, "198.51.100.9", "ada").await, Err(900));
+        // Nor is where she is a place to guess from without end.
+        for _ in 0..5 {
+            assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
+        }
+        assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Err(900));
+        // What is known of one account says nothing about another, whatever it is called.
+        for _ in 0..5 {
+            assert_eq!(fails(&limiter, "192.0.2.1", "192.0.2.1\0ada").await, Ok(()));
+        }
+        assert_eq!(fails(&limiter, "192.0.2.1", "192.0.2.1\0ada").await, Err(900));
+        assert_eq!(fails(&limiter, "192.0.2.2", "bob").await, Ok(()));
+        // Who has read the account's mail is let in where they are.
+        limiter
+            .vouch(Policy::SignInAccount, &from("203.0.113.7"), "ada")
+            .await;
+        assert!(succeeds(&limiter, "203.0.113.7", "ada").await);
+    }
+
+    #[tokio::test]
+    async fn what_fails_for_a_reason_of_ours_is_nobodys_failure() {
+        let limiter = limiter(&[]);
+        for _ in 0..20 {
+            let origin = from("192.0.2.1");
+            let attempt = limiter
+                .attempt(Policy::SignInNetwork, &origin, Policy::SignInAccount, "ada")
+                .await;
+            let attempt = attempt.map_err(|_| ()).expect("it is free");
+            let settled = attempt.settle(Err::<(), _>(Error::Unavailable)).await;
+            assert!(matches!(settled, Err(Error::Unavailable)));
+        }
+        for _ in 0..5 {
+            assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Ok(()));
+        }
+        assert_eq!(fails(&limiter, "192.0.2.1", "ada").await, Err(900));
     }
 
     #[tokio::test]

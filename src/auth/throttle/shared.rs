@@ -14,10 +14,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::limit::Kind;
-use super::{Balance, Charge, Refused};
+use super::{Balance, Charge, Hashed, Refused};
 
 /// How long an answer may take before this instance counts for itself.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it is remembered where an account has been proved.
+pub(super) const KNOWN: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// How long Redis may take to connect.
 const CONNECT: Duration = Duration::from_secs(2);
 /// The pause before connecting again, at first and at most.
@@ -40,13 +42,13 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
             local per, cost = tonumber(ARGV[i * 4 - 1]), tonumber(ARGV[i * 4])
             local held = redis.call('HMGET', key, 'taken', 'at')
             local taken = tonumber(held[1] or 0)
-            local passed = math.max(0, now - tonumber(held[2] or now))
+            local at = tonumber(held[2] or now)
             local left
             if kind == 'bucket' then
-                taken = math.max(0, taken - passed * most / per)
+                taken = math.max(0, taken - math.max(0, now - at) * most / per)
                 left = math.max(0, taken + cost - most - 1e-9) * per / most
             else
-                left = math.max(0, wait(most, per, taken) - passed)
+                left = math.max(0, at - now)
             end
             if left > longest then longest, slowest = left, i end
             after[i] = taken + cost
@@ -55,9 +57,13 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
         local answer = { 0 }
         for i, key in ipairs(KEYS) do
             local kind, most, per = ARGV[i * 4 - 3], tonumber(ARGV[i * 4 - 2]), tonumber(ARGV[i * 4 - 1])
-            local kept
-            if kind == 'bucket' then kept = after[i] * per / most else kept = wait(most, per, after[i]) + per end
-            redis.call('HSET', key, 'taken', string.format('%.17g', after[i]), 'at', string.format('%.0f', now))
+            local kept, at = after[i] * per / most, now
+            if kind == 'failures' then
+                at = now + wait(most, per, after[i])
+                kept = at - now + per
+                redis.call('HSET', key, 'before', string.format('%.0f', now + math.max(0, redis.call('PTTL', key))))
+            end
+            redis.call('HSET', key, 'taken', string.format('%.17g', after[i]), 'at', string.format('%.0f', at))
             redis.call('PEXPIRE', key, string.format('%.0f', math.max(1, math.ceil(kept))))
             answer[i + 1] = math.floor(math.max(0, most - after[i]))
         end
@@ -70,13 +76,21 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
 static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+        local time = redis.call('TIME')
+        local now = time[1] * 1000 + math.floor(time[2] / 1000)
         for i, key in ipairs(KEYS) do
             local cost = tonumber(ARGV[i])
-            local taken = tonumber(redis.call('HGET', key, 'taken') or 0)
+            local held = redis.call('HMGET', key, 'taken', 'at', 'before')
+            local taken, at, before = tonumber(held[1] or 0), tonumber(held[2] or 0), tonumber(held[3])
             if cost < 0 or taken <= cost then
                 redis.call('DEL', key)
             else
                 redis.call('HSET', key, 'taken', string.format('%.17g', taken - cost))
+                if before then
+                    redis.call('HSET', key, 'at', string.format('%.0f', math.min(at, now)))
+                    local kept = math.min(before - now, redis.call('PTTL', key))
+                    if kept > 0 then redis.call('PEXPIRE', key, string.format('%.0f', kept)) else redis.call('DEL', key) end
+                end
             end
         end
         return 0
@@ -201,12 +215,34 @@ impl Shared {
         self.invoke::<u64>(&give_back, &mut connection).await;
     }
 
+    /// Remembers that an account has been proved in a network.
+    pub(super) async fn get_to_know(&self, place: &Hashed) {
+        if let Some(mut connection) = self.connection() {
+            let mut set = redis::cmd("SET");
+            set.arg(place_key(place)).arg(1).arg("EX").arg(KNOWN.as_secs());
+            self.heard::<()>(set.query_async(&mut connection)).await;
+        }
+    }
+
+    /// Whether an account has been proved in a network; says nothing when Redis is away.
+    pub(super) async fn knows(&self, place: &Hashed) -> Option<bool> {
+        let mut connection = self.connection()?;
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(place_key(place));
+        self.heard(exists.query_async(&mut connection)).await
+    }
+
     async fn invoke<T: redis::FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
         connection: &mut MultiplexedConnection,
     ) -> Option<T> {
-        let error = match tokio::time::timeout(PATIENCE, script.invoke_async(connection)).await {
+        self.heard(script.invoke_async(connection)).await
+    }
+
+    /// An answer of Redis; nothing, and the connection is given up, when it does not answer.
+    async fn heard<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Option<T> {
+        let error = match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => "it does not answer".to_owned(),
@@ -234,4 +270,8 @@ fn key(charge: &Charge) -> Vec<u8> {
     let mut key = format!("dealstream.limits:{}:", charge.policy.name()).into_bytes();
     key.extend_from_slice(&charge.key);
     key
+}
+
+fn place_key(place: &Hashed) -> Vec<u8> {
+    [b"dealstream.known:", &place[..]].concat()
 }

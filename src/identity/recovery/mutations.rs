@@ -178,7 +178,8 @@ async fn reset_password(ctx: &Context<'_>, input: ResetPasswordInput) -> Result<
         .await?;
     let hash = crypto::token_hash(&input.token);
     let link = people::link(db, Purpose::PasswordReset, &hash).await?;
-    let account = link.and_then(|link| link.account_id).ok_or_else(no_link)?;
+    let link = link.and_then(|link| Some((link.account_id?, link.email)));
+    let (account, email) = link.ok_or_else(no_link)?;
     let rules = people::password_rules(db, account).await?;
     let mut check = Check::default();
     check.new_password("newPassword", &input.new_password, &rules_for(rules, &[]));
@@ -188,6 +189,10 @@ async fn reset_password(ctx: &Context<'_>, input: ResetPasswordInput) -> Result<
     let reset = people::reset_password(db, &hash, &new).await?;
     let (account, taken) = reset.ok_or_else(no_link)?;
     revocations(ctx).take_in(&taken.revoked);
+    // Who was shut out by somebody else's guesses gets in this way.
+    limiter(ctx)
+        .vouch(Policy::SignInAccount, ctx.session().origin(), &email)
+        .await;
     let tenants = people::users_of(db, account).await?;
     tell_tenants(ctx, tenants, &taken).await;
     Ok(())
