@@ -1,6 +1,7 @@
 //! Typed filters. Several operators in one filter must all hold.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use async_graphql::{InputObject, InputType, TypeName};
 use diesel::Column;
@@ -8,9 +9,11 @@ use diesel::pg::Pg;
 use diesel::serialize::ToSql;
 use diesel::sql_types::{Array, Date as SqlDate, Integer, Text, Timestamptz, Uuid as SqlUuid};
 
+use super::Batch;
 use super::scalar::{CurrencyCode, Date, DateTime, Decimal, MoneyInput};
+use crate::auth::Rights;
 use crate::db::id::{Id, Kind};
-use crate::db::select::{Predicate, contains_pattern, escape_pattern};
+use crate::db::select::{Listed, Predicate, contains_pattern, escape_pattern};
 use crate::error::{Error, Result};
 
 /// Values in one `in` list at most.
@@ -313,6 +316,22 @@ impl<T: Kind> IdFilter<T> {
             .flatten(),
         ))
     }
+}
+
+/// The condition that a column refers to a record of the kind that `B` loads, for which `inner` holds.
+///
+/// # Errors
+/// [`Error::Forbidden`] for who may not read that kind: its records could be found out by asking. And as `inner`.
+pub fn across<B, T: Listed>(
+    column: impl Column,
+    rights: &Rights,
+    inner: impl FnOnce() -> Result<Predicate>,
+) -> Result<Predicate>
+where
+    B: Batch<Value = Arc<T>>,
+{
+    rights.require(B::READ)?;
+    Ok(Predicate::refers_to(column, T::TABLE, inner()?))
 }
 
 /// Joins what a filter's `and`, `or` and `not` say to its own conditions.

@@ -2,7 +2,7 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`limits`] what a document may cost.
+//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
 
 pub mod change;
 pub mod connection;
@@ -18,6 +18,7 @@ pub mod mutation;
 pub mod problem;
 pub mod reach;
 pub mod scalar;
+pub mod shown;
 pub mod stream;
 
 pub use connection::{Connection, OrderDirection, PageArgs};
@@ -25,3 +26,4 @@ pub use context::{ContextExt, Session};
 pub use guard::{Can, InPerson};
 pub use loader::Batch;
 pub use mutation::{Outcome, mutate, mutate_alone};
+pub use shown::Shown;

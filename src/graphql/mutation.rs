@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::problem::UserError;
 use super::{ContextExt, Session, detail};
-use crate::auth::Viewer;
+use crate::auth::{Permission, Viewer};
 use crate::db::schema::idempotency_keys;
 use crate::db::session::Shared;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -144,8 +144,8 @@ fn outcome<T>(
     match attempted {
         Ok((done, position)) => Ok((Some(done), Outcome::at(position))),
         Err(Error::Invalid(mut problems)) => {
-            for (field, current) in problems.iter_mut().flat_map(|problem| &mut problem.conflicts) {
-                mask_conflict(ctx.viewer().ok(), operation, field, current);
+            for problem in &mut problems {
+                show_conflicts(ctx.viewer().ok(), operation, &mut problem.conflicts);
             }
             Outcome::of(Err(Error::Invalid(problems)))
         }
@@ -153,15 +153,35 @@ fn outcome<T>(
     }
 }
 
-/// A conflict tells the current value of a field: masked, when it is a contact detail that the viewer may not see.
-fn mask_conflict(viewer: Option<&Viewer>, operation: &str, field: &str, current: &mut String) {
-    let entity = match operation {
-        "updateContact" => "contact",
-        "updateCompany" => "company",
-        _ => return,
+/// The kind of record that an operation changes when it is of the expected version, and who may read that.
+fn changed(operation: &str) -> Option<(&'static str, Permission)> {
+    Some(match operation {
+        "updateCompany" => ("company", Permission::CompaniesRead),
+        "updateContact" => ("contact", Permission::ContactsRead),
+        "updateDeal" | "moveDeal" => ("deal", Permission::DealsRead),
+        "updateInteraction" | "completeInteraction" => ("interaction", Permission::InteractionsRead),
+        "updatePipeline" => ("pipeline", Permission::PipelinesRead),
+        "updatePipelineStage" => ("stage", Permission::PipelinesRead),
+        "updateTenant" => ("tenant", Permission::TenantRead),
+        "updateUser" => ("user", Permission::UsersRead),
+        "updateTeam" => ("team", Permission::UsersRead),
+        "updateRole" => ("role", Permission::UsersRead),
+        _ => return None,
+    })
+}
+
+/// A conflict tells the current values of fields, to who may read the record: masked, when they are contact details that
+/// the viewer may not see.
+fn show_conflicts(viewer: Option<&Viewer>, operation: &str, conflicts: &mut Vec<(String, String)>) {
+    let permits = |permission| viewer.is_some_and(|viewer| viewer.rights.permits(permission));
+    let Some((entity, _)) = changed(operation).filter(|(_, read)| permits(*read)) else {
+        conflicts.clear();
+        return;
     };
-    if let Ok(value) = serde_json::from_str(current) {
-        *current = detail::value(viewer, entity, field, value).to_string();
+    for (field, current) in conflicts {
+        if let Ok(value) = serde_json::from_str(current) {
+            *current = detail::value(viewer, entity, field, value).to_string();
+        }
     }
 }
 

@@ -55,7 +55,8 @@ pub struct UserError {
     code: UserErrorCode,
     /// The reason, for people.
     message: String,
-    /// For `CONFLICT`: the fields that differ from what you sent, with their current values.
+    /// For `CONFLICT`: the fields that differ from what you sent, with their current values. Empty for who may not read the
+    /// record.
     conflicts: Vec<FieldConflict>,
 }
 

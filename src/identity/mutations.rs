@@ -23,7 +23,7 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, Shown, mutate_alone};
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -157,7 +157,7 @@ pub struct SignInPayload {
 #[derive(SimpleObject)]
 pub struct CreateUserPayload {
     /// The new user; null when there are `userErrors`.
-    user: Option<Arc<User>>,
+    user: Option<Shown<queries::UserById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -166,7 +166,7 @@ pub struct CreateUserPayload {
 #[derive(SimpleObject)]
 pub struct UpdateUserPayload {
     /// The user as it is now; null when there are `userErrors`.
-    user: Option<Arc<User>>,
+    user: Option<Shown<queries::UserById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -277,7 +277,10 @@ impl IdentityMutation {
             Ok(Arc::new(user))
         })
         .await?;
-        Ok(CreateUserPayload { user, outcome })
+        Ok(CreateUserPayload {
+            user: user.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a user. With another role, the access tokens that they have end at once, and refreshing their session gives
@@ -327,7 +330,10 @@ impl IdentityMutation {
         })
         .await?;
         revocations(ctx).take_in(&revoked);
-        Ok(UpdateUserPayload { user, outcome })
+        Ok(UpdateUserPayload {
+            user: user.map(Shown),
+            outcome,
+        })
     }
 
     /// Removes a user from the tenant. Refused with `IN_USE` when records refer to the user, as their owner or because

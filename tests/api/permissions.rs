@@ -1,10 +1,11 @@
 //! Roles of a tenant's own, what can be given to whom, and that each permission opens what it says and nothing else.
 
+use async_graphql::parser::types::TypeKind;
 use dealstream::auth::{Permission, Permissions, Reach, Resource, Rights, Role, Scope};
 use dealstream::db::id::{read_id, write_id};
 use serde_json::{Value, json};
 
-use crate::support::recipes::Records;
+use crate::support::recipes::{Records, Sdl, arguments, named};
 use crate::support::{Client, TestApp};
 
 fn custom(permissions: &[Permission], reach: Reach) -> Rights {
@@ -300,4 +301,170 @@ async fn no_relation_leads_around_a_permission() {
         .await;
     assert_eq!(me["viewer"]["role"], "CUSTOM");
     assert!(me["viewer"]["user"]["id"].is_string() && me["viewer"]["tenant"]["id"].is_string());
+}
+
+/// Everything but this.
+fn all_but(client: &Client, permission: Permission) -> Client {
+    let rest = Permission::ALL.iter().copied().filter(|it| *it != permission);
+    client.with_rights(custom(&rest.collect::<Vec<_>>(), Reach::ALL))
+}
+
+/// What one needs to read records of a type.
+fn needed_to_read(ty: &str) -> Option<Permission> {
+    Some(match ty {
+        "Company" => Permission::CompaniesRead,
+        "Contact" => Permission::ContactsRead,
+        "Deal" | "DealStageChange" => Permission::DealsRead,
+        "Interaction" => Permission::InteractionsRead,
+        "Pipeline" | "PipelineStage" => Permission::PipelinesRead,
+        "CustomRole" | "Team" => Permission::UsersRead,
+        _ => return None,
+    })
+}
+
+/// The fields of a filter that are about other records, with the type that these are of.
+fn crossings(filter: &str) -> Vec<(String, String)> {
+    let sdl = Sdl::get();
+    let fields = |name: &str| match sdl.ty(name).map(|ty| &ty.kind) {
+        Some(TypeKind::InputObject(input)) => input
+            .fields
+            .iter()
+            .map(|field| {
+                let ty = named(&field.node.ty.node).to_owned();
+                (field.node.name.node.to_string(), ty)
+            })
+            .collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    let is_of_records = |(_, ty): &(String, String)| {
+        ty != filter && ty.ends_with("Filter") && fields(ty).iter().any(|(name, _)| name == "and")
+    };
+    fields(filter).into_iter().filter(is_of_records).collect()
+}
+
+/// All ways from a filter to those of other records: the names of the fields, and the type at the end.
+fn ways(filter: &str, depth: usize) -> Vec<(Vec<String>, String)> {
+    let mut all = Vec::new();
+    for (name, to) in crossings(filter) {
+        let further = if depth > 0 {
+            ways(&to, depth - 1)
+        } else {
+            Vec::new()
+        };
+        for (mut way, end) in further {
+            way.insert(0, name.clone());
+            all.push((way, end));
+        }
+        all.push((vec![name], to));
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_filter_leads_around_a_permission() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let mut asked = 0;
+    for field in Sdl::get().fields("Query") {
+        let filter = field
+            .arguments
+            .iter()
+            .find(|argument| argument.node.name.node == "filter");
+        let Some(filter) = filter.map(|argument| named(&argument.node.ty.node)) else {
+            continue;
+        };
+        for (way, end) in ways(filter, 2) {
+            let ty = end.trim_end_matches("Filter");
+            let needed = needed_to_read(ty).unwrap_or_else(|| panic!("who may read {ty}?"));
+            let wrapped = way
+                .iter()
+                .rev()
+                .fold(json!({}), |inner, name| json!({ name: inner }));
+            let document = format!(
+                "query($filter: {filter}) {{ {}(filter: $filter) {{ totalCount }} }}",
+                field.name
+            );
+            for given in [
+                wrapped.clone(),
+                json!({ "not": wrapped }),
+                json!({ "and": [{ "or": [{}, wrapped] }] }),
+            ] {
+                let variables = json!({ "filter": given });
+                admin.query(&document, variables.clone()).await;
+                let answer = all_but(&admin, needed).answer(&document, variables).await;
+                let error = &answer["errors"][0]["extensions"];
+                assert_eq!(error["code"], "FORBIDDEN", "{} {given}: {answer}", field.name);
+                assert_eq!(error["permission"], needed.name(), "{} {given}", field.name);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 12, "the filters were found: {asked}");
+}
+
+#[tokio::test]
+async fn what_one_may_change_one_does_not_thereby_read() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let records = Records::of(&admin, "Known").await;
+    let mut asked = 0;
+    for field in Sdl::get().fields("Mutation") {
+        for shown in Sdl::get().fields(named(&field.ty.node)) {
+            let Some(needed) = needed_to_read(named(&shown.ty.node)) else {
+                continue;
+            };
+            let name = field.name.node.as_str();
+            let mut given = arguments(name, &records);
+            if name == "moveDeal" {
+                // Whoever moves it next moves it to another stage.
+                let (last, _) = admin.stages().await.remove(asked % 3);
+                given["input"]["stageId"] = json!(last);
+            }
+            let input = given["input"].take();
+            let mut input_type = name.to_owned();
+            input_type[..1].make_ascii_uppercase();
+            let document = format!(
+                "mutation($input: {input_type}Input!) {{ {name}(input: $input) {{ position {} {{ id }} userErrors {{ message }} }} }}",
+                shown.name
+            );
+            let blind = all_but(&admin, needed);
+            let answer = blind.answer(&document, json!({ "input": input })).await;
+            let data = &answer["data"][name];
+            assert_eq!(data["userErrors"], json!([]), "{name}: {answer}");
+            assert!(data["position"].is_string(), "{name}: {answer}");
+            assert_eq!(data[shown.name.node.as_str()], Value::Null, "{name}");
+            let error = &answer["errors"][0]["extensions"];
+            assert_eq!(error["permission"], needed.name(), "{name}: {answer}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 18, "the mutations were found: {asked}");
+    for (name, ty, field) in [
+        ("updateCompany", "Company", "name"),
+        ("updateContact", "Contact", "name"),
+        ("updateDeal", "Deal", "name"),
+        ("updateInteraction", "Interaction", "subject"),
+        ("completeInteraction", "Interaction", "outcome"),
+        ("updatePipeline", "Pipeline", "name"),
+        ("updatePipelineStage", "PipelineStage", "name"),
+        ("updateRole", "CustomRole", "name"),
+        ("updateTeam", "Team", "name"),
+    ] {
+        let mut input = arguments(name, &records)["input"].take();
+        input[field] = json!("Guessed");
+        input["expectedVersion"] = json!(0);
+        let mut input_type = name.to_owned();
+        input_type[..1].make_ascii_uppercase();
+        let input_type = format!("{input_type}Input");
+        let needed = needed_to_read(ty).unwrap();
+        let conflict = async |client: &Client| {
+            let payload = client.payload(name, &input_type, "position", input.clone()).await;
+            let error = payload["userErrors"][0].clone();
+            assert_eq!(error["code"], "CONFLICT", "{name}: {payload}");
+            error["conflicts"].as_array().unwrap().clone()
+        };
+        let told = conflict(&admin).await;
+        assert!(told.iter().any(|it| it["field"] == field), "{name}: {told:?}");
+        assert!(conflict(&all_but(&admin, needed)).await.is_empty(), "{name}");
+    }
 }

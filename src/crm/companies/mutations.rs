@@ -12,7 +12,7 @@ use crate::db::reach::Resource;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::detail::Detail;
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate, reach};
+use crate::graphql::{Can, Outcome, Shown, mutate, reach};
 use crate::identity::User;
 
 /// A company to be added.
@@ -94,7 +94,7 @@ pub struct PostalAddressInput {
 #[derive(SimpleObject)]
 pub struct CreateCompanyPayload {
     /// The new company; null when there are `userErrors`.
-    company: Option<Arc<Company>>,
+    company: Option<Shown<queries::CompanyById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -103,7 +103,7 @@ pub struct CreateCompanyPayload {
 #[derive(SimpleObject)]
 pub struct UpdateCompanyPayload {
     /// The company as it is now; null when there are `userErrors`.
-    company: Option<Arc<Company>>,
+    company: Option<Shown<queries::CompanyById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -175,7 +175,10 @@ impl CompanyMutation {
             Ok(Arc::new(company))
         })
         .await?;
-        Ok(CreateCompanyPayload { company, outcome })
+        Ok(CreateCompanyPayload {
+            company: company.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a company.
@@ -216,7 +219,10 @@ impl CompanyMutation {
             Ok(Arc::new(company))
         })
         .await?;
-        Ok(UpdateCompanyPayload { company, outcome })
+        Ok(UpdateCompanyPayload {
+            company: company.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a company. Refused with `IN_USE` while contacts, deals or interactions refer to it.

@@ -46,8 +46,8 @@ impl Batch for CompanyById {
 /// The condition that a filter stands for.
 ///
 /// # Errors
-/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by contact details
-/// that the viewer may not see.
+/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by what the viewer may
+/// not see.
 pub fn matching(filter: CompanyFilter, rights: &Rights) -> Result<Predicate> {
     let own = [
         filter.id.map(|id| id.on(companies::id)),

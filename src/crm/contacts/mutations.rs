@@ -13,7 +13,7 @@ use crate::db::reach::Resource;
 use crate::error::Result;
 use crate::graphql::detail::Detail;
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate, reach};
+use crate::graphql::{Can, Outcome, Shown, mutate, reach};
 use crate::identity::User;
 
 /// A contact to be added.
@@ -98,7 +98,7 @@ pub struct DeleteContactInput {
 #[derive(SimpleObject)]
 pub struct CreateContactPayload {
     /// The new contact; null when there are `userErrors`.
-    contact: Option<Arc<Contact>>,
+    contact: Option<Shown<queries::ContactById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -107,7 +107,7 @@ pub struct CreateContactPayload {
 #[derive(SimpleObject)]
 pub struct UpdateContactPayload {
     /// The contact as it is now; null when there are `userErrors`.
-    contact: Option<Arc<Contact>>,
+    contact: Option<Shown<queries::ContactById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -163,7 +163,10 @@ impl ContactMutation {
             Ok(Arc::new(contact))
         })
         .await?;
-        Ok(CreateContactPayload { contact, outcome })
+        Ok(CreateContactPayload {
+            contact: contact.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a contact.
@@ -219,7 +222,10 @@ impl ContactMutation {
             Ok(Arc::new(contact))
         })
         .await?;
-        Ok(UpdateContactPayload { contact, outcome })
+        Ok(UpdateContactPayload {
+            contact: contact.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a contact. Refused with `IN_USE` while deals or interactions refer to it.

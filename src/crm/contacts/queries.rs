@@ -11,7 +11,7 @@ use super::Contact;
 use super::model::ContactOrderField;
 use super::types::ContactFilter;
 use crate::auth::{Permission, Rights};
-use crate::crm::companies::{self, Company};
+use crate::crm::companies::{self, Company, CompanyById};
 use crate::db::id::Id;
 use crate::db::schema::contacts;
 use crate::db::select::{Listing, Predicate, contains_pattern};
@@ -20,7 +20,7 @@ use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
 use crate::graphql::Batch;
 use crate::graphql::connection::Children;
-use crate::graphql::filter::{combine, sought};
+use crate::graphql::filter::{across, combine, sought};
 
 /// Loads contacts by their ids.
 pub struct ContactById;
@@ -64,15 +64,13 @@ impl Children for ContactsByCompany {
 /// The condition that a filter stands for.
 ///
 /// # Errors
-/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by contact details
-/// that the viewer may not see.
+/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by what the viewer may
+/// not see.
 pub fn matching(filter: ContactFilter, rights: &Rights) -> Result<Predicate> {
     let at_company = |company| {
-        Ok(Predicate::refers_to(
-            contacts::company_id,
-            "companies",
-            companies::matching(company, rights)?,
-        ))
+        across::<CompanyById, _>(contacts::company_id, rights, || {
+            companies::matching(company, rights)
+        })
     };
     let own = [
         filter.id.map(|id| id.on(contacts::id)),

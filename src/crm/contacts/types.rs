@@ -135,7 +135,7 @@ pub struct ContactFilter {
     pub job_title: Option<StringFilter>,
     /// By the company that they work at.
     pub company_id: Option<IdFilter<Company>>,
-    /// By what holds for the company that they work at. Contacts without a company do not match.
+    /// By what holds for the company that they work at. Contacts without a company do not match. Needs `COMPANIES_READ`.
     pub company: Option<CompanyFilter>,
     /// By how far they have come on the way to being a customer.
     pub lifecycle_stage: Option<EnumFilter<LifecycleStage>>,

@@ -15,7 +15,7 @@ use crate::db::reach::Resource;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{Date, Money, MoneyInput};
-use crate::graphql::{Can, Outcome, mutate, reach};
+use crate::graphql::{Can, Outcome, Shown, mutate, reach};
 use crate::identity::{self, User};
 
 /// A deal to be added.
@@ -112,7 +112,7 @@ pub struct DeleteDealInput {
 #[derive(SimpleObject)]
 pub struct CreateDealPayload {
     /// The new deal; null when there are `userErrors`.
-    deal: Option<Arc<Deal>>,
+    deal: Option<Shown<queries::DealById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -121,7 +121,7 @@ pub struct CreateDealPayload {
 #[derive(SimpleObject)]
 pub struct UpdateDealPayload {
     /// The deal as it is now; null when there are `userErrors`.
-    deal: Option<Arc<Deal>>,
+    deal: Option<Shown<queries::DealById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -130,10 +130,10 @@ pub struct UpdateDealPayload {
 #[derive(SimpleObject)]
 pub struct MoveDealPayload {
     /// The deal in its new stage; null when there are `userErrors`.
-    deal: Option<Arc<Deal>>,
+    deal: Option<Shown<queries::DealById>>,
     /// The new entry of the deal's stage history; null when the deal was in that stage already, or when there are
     /// `userErrors`.
-    stage_change: Option<Arc<DealStageChange>>,
+    stage_change: Option<Shown<queries::StageChangeById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -241,7 +241,10 @@ impl DealMutation {
             Ok(Arc::new(deal))
         })
         .await?;
-        Ok(CreateDealPayload { deal, outcome })
+        Ok(CreateDealPayload {
+            deal: deal.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a deal, but for its stage.
@@ -307,7 +310,10 @@ impl DealMutation {
             Ok(Arc::new(deal))
         })
         .await?;
-        Ok(UpdateDealPayload { deal, outcome })
+        Ok(UpdateDealPayload {
+            deal: deal.map(Shown),
+            outcome,
+        })
     }
 
     /// Moves a deal to another stage of its pipeline. Entering a stage of kind WON or LOST closes the deal, leaving it
@@ -354,8 +360,8 @@ impl DealMutation {
         .await?;
         let (deal, stage_change) = moved.map(|moved| (moved.deal, moved.stage_change)).unzip();
         Ok(MoveDealPayload {
-            deal,
-            stage_change: stage_change.flatten(),
+            deal: deal.map(Shown),
+            stage_change: stage_change.flatten().map(Shown),
             outcome,
         })
     }

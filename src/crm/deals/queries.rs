@@ -12,8 +12,8 @@ use rust_decimal::Decimal;
 use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, STAGE_CHANGED};
 use super::types::DealFilter;
 use crate::auth::{Permission, Rights};
-use crate::crm::companies::{self, Company};
-use crate::crm::contacts::{self, Contact};
+use crate::crm::companies::{self, Company, CompanyById};
+use crate::crm::contacts::{self, Contact, ContactById};
 use crate::crm::pipelines::PipelineStage;
 use crate::db::id::Id;
 use crate::db::schema::{deal_stage_changes, deals};
@@ -24,7 +24,7 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::Batch;
 use crate::graphql::connection::Children;
-use crate::graphql::filter::combine;
+use crate::graphql::filter::{across, combine};
 use crate::graphql::scalar::{CurrencyCode, Money};
 
 /// Loads deals by their ids.
@@ -220,15 +220,16 @@ impl Batch for StageTotals {
 /// The condition that a filter stands for.
 ///
 /// # Errors
-/// [`Error::BadInput`] for values that no list can be filtered by.
+/// [`Error::BadInput`] for values that no list can be filtered by, [`Error::Forbidden`] for a filter by what the viewer may
+/// not see.
 pub fn matching(filter: DealFilter, rights: &Rights) -> Result<Predicate> {
     let contact = filter.contact.map(|contact| {
-        contacts::matching(*contact, rights)
-            .map(|inner| Predicate::refers_to(deals::contact_id, "contacts", inner))
+        across::<ContactById, _>(deals::contact_id, rights, || contacts::matching(*contact, rights))
     });
     let company = filter.company.map(|company| {
-        companies::matching(*company, rights)
-            .map(|inner| Predicate::refers_to(deals::company_id, "companies", inner))
+        across::<CompanyById, _>(deals::company_id, rights, || {
+            companies::matching(*company, rights)
+        })
     });
     let own = [
         filter.id.map(|id| id.on(deals::id)),

@@ -233,11 +233,11 @@ pub struct DealFilter {
     pub stage_id: Option<IdFilter<PipelineStage>>,
     /// By contact.
     pub contact_id: Option<IdFilter<Contact>>,
-    /// By what is known of their contact.
+    /// By what is known of their contact. Needs `CONTACTS_READ`.
     pub contact: Option<Box<ContactFilter>>,
     /// By company.
     pub company_id: Option<IdFilter<Company>>,
-    /// By what is known of their company.
+    /// By what is known of their company. Needs `COMPANIES_READ`.
     pub company: Option<Box<CompanyFilter>>,
     /// By the user who works on them.
     pub owner_id: Option<IdFilter<User>>,

@@ -14,7 +14,7 @@ use crate::db::reach::Resource;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Outcome, mutate, reach};
+use crate::graphql::{Can, Outcome, Shown, mutate, reach};
 
 /// An interaction to be recorded or planned. It belongs to a contact, a company or a deal, or to several of them: at
 /// least one of `contactId`, `companyId` and `dealId` is needed.
@@ -125,7 +125,7 @@ pub struct DeleteInteractionInput {
 #[derive(SimpleObject)]
 pub struct CreateInteractionPayload {
     /// The new interaction; null when there are `userErrors`.
-    interaction: Option<Arc<Interaction>>,
+    interaction: Option<Shown<queries::InteractionById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -134,7 +134,7 @@ pub struct CreateInteractionPayload {
 #[derive(SimpleObject)]
 pub struct UpdateInteractionPayload {
     /// The interaction as it is now; null when there are `userErrors`.
-    interaction: Option<Arc<Interaction>>,
+    interaction: Option<Shown<queries::InteractionById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -143,7 +143,7 @@ pub struct UpdateInteractionPayload {
 #[derive(SimpleObject)]
 pub struct CompleteInteractionPayload {
     /// The interaction as it is now; null when there are `userErrors`.
-    interaction: Option<Arc<Interaction>>,
+    interaction: Option<Shown<queries::InteractionById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -227,7 +227,10 @@ impl InteractionMutation {
             Ok(Arc::new(interaction))
         })
         .await?;
-        Ok(CreateInteractionPayload { interaction, outcome })
+        Ok(CreateInteractionPayload {
+            interaction: interaction.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes an interaction. To complete one, use `completeInteraction`.
@@ -298,7 +301,10 @@ impl InteractionMutation {
             Ok(Arc::new(interaction))
         })
         .await?;
-        Ok(UpdateInteractionPayload { interaction, outcome })
+        Ok(UpdateInteractionPayload {
+            interaction: interaction.map(Shown),
+            outcome,
+        })
     }
 
     /// Completes an interaction that was still to come. If it was only planned, it counts as having happened when it was
@@ -341,7 +347,10 @@ impl InteractionMutation {
             Ok(Arc::new(interaction))
         })
         .await?;
-        Ok(CompleteInteractionPayload { interaction, outcome })
+        Ok(CompleteInteractionPayload {
+            interaction: interaction.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes an interaction.

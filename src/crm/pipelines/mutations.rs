@@ -10,7 +10,7 @@ use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, Shown, mutate};
 
 /// Stages of one pipeline at most.
 const MAX_STAGES: usize = 50;
@@ -127,7 +127,7 @@ pub struct DeletePipelineStageInput {
 #[derive(SimpleObject)]
 pub struct CreatePipelinePayload {
     /// The new pipeline; null when there are `userErrors`.
-    pipeline: Option<Arc<Pipeline>>,
+    pipeline: Option<Shown<queries::PipelineById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -136,7 +136,7 @@ pub struct CreatePipelinePayload {
 #[derive(SimpleObject)]
 pub struct UpdatePipelinePayload {
     /// The pipeline as it is now; null when there are `userErrors`.
-    pipeline: Option<Arc<Pipeline>>,
+    pipeline: Option<Shown<queries::PipelineById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -154,7 +154,7 @@ pub struct DeletePipelinePayload {
 #[derive(SimpleObject)]
 pub struct CreatePipelineStagePayload {
     /// The new stage; null when there are `userErrors`.
-    stage: Option<Arc<PipelineStage>>,
+    stage: Option<Shown<queries::StageById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -163,7 +163,7 @@ pub struct CreatePipelineStagePayload {
 #[derive(SimpleObject)]
 pub struct UpdatePipelineStagePayload {
     /// The stage as it is now; null when there are `userErrors`.
-    stage: Option<Arc<PipelineStage>>,
+    stage: Option<Shown<queries::StageById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -296,7 +296,10 @@ impl PipelineMutation {
             Ok(Arc::new(pipeline))
         })
         .await?;
-        Ok(CreatePipelinePayload { pipeline, outcome })
+        Ok(CreatePipelinePayload {
+            pipeline: pipeline.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a pipeline.
@@ -335,7 +338,10 @@ impl PipelineMutation {
             Ok(Arc::new(pipeline))
         })
         .await?;
-        Ok(UpdatePipelinePayload { pipeline, outcome })
+        Ok(UpdatePipelinePayload {
+            pipeline: pipeline.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a pipeline with its stages. Refused with `IN_USE` while it has deals, and for the default pipeline.
@@ -413,7 +419,10 @@ impl PipelineMutation {
             Ok(Arc::new(stage))
         })
         .await?;
-        Ok(CreatePipelineStagePayload { stage, outcome })
+        Ok(CreatePipelineStagePayload {
+            stage: stage.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a stage, or its place in the pipeline.
@@ -465,7 +474,10 @@ impl PipelineMutation {
             Ok(Arc::new(stage))
         })
         .await?;
-        Ok(UpdatePipelineStagePayload { stage, outcome })
+        Ok(UpdatePipelineStagePayload {
+            stage: stage.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a stage; those after it move up. Refused with `IN_USE` when a deal is in it or the history of one refers

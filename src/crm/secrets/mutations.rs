@@ -9,12 +9,12 @@ use super::SecretField;
 use super::model::{Account, CompanySecret, is_bic, is_iban, is_tax_id, normal_iban, normal_tax_id};
 use super::queries;
 use crate::auth::Permission;
-use crate::crm::companies::Company;
+use crate::crm::companies::{Company, CompanyById};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, Outcome, mutate};
+use crate::graphql::{Can, Outcome, Shown, mutate};
 use crate::sensitive::DataKeys;
 
 /// Changes of a company's sensitive fields. What is left out stays as it is; null takes a value away.
@@ -53,7 +53,7 @@ pub struct BankAccountInput {
 #[derive(SimpleObject)]
 pub struct UpdateSensitiveCompanyFieldsPayload {
     /// The company as it is now; null when there are `userErrors`.
-    company: Option<Arc<Company>>,
+    company: Option<Shown<CompanyById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -183,6 +183,9 @@ impl SecretsMutation {
             Ok(Arc::new(company))
         })
         .await?;
-        Ok(UpdateSensitiveCompanyFieldsPayload { company, outcome })
+        Ok(UpdateSensitiveCompanyFieldsPayload {
+            company: company.map(Shown),
+            outcome,
+        })
     }
 }

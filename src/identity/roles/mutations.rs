@@ -11,7 +11,7 @@ use crate::db::id::Id;
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, ContextExt, Outcome, mutate};
+use crate::graphql::{Can, ContextExt, Outcome, Shown, mutate};
 
 /// A role to be added.
 #[derive(Debug, InputObject)]
@@ -65,7 +65,7 @@ pub struct DeleteRoleInput {
 #[derive(SimpleObject)]
 pub struct CreateRolePayload {
     /// The new role; null when there are `userErrors`.
-    role: Option<Arc<CustomRole>>,
+    role: Option<Shown<queries::CustomRoleById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -74,7 +74,7 @@ pub struct CreateRolePayload {
 #[derive(SimpleObject)]
 pub struct UpdateRolePayload {
     /// The role as it is now; null when there are `userErrors`.
-    role: Option<Arc<CustomRole>>,
+    role: Option<Shown<queries::CustomRoleById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -199,7 +199,10 @@ impl RoleMutation {
             Ok(Arc::new(role))
         })
         .await?;
-        Ok(CreateRolePayload { role, outcome })
+        Ok(CreateRolePayload {
+            role: role.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a role. Access tokens of all who have it end with that; the next ones, which a client gets by refreshing or
@@ -241,7 +244,10 @@ impl RoleMutation {
         })
         .await?;
         ctx.data_unchecked::<Arc<Revocations>>().take_in(&revoked);
-        Ok(UpdateRolePayload { role, outcome })
+        Ok(UpdateRolePayload {
+            role: role.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a role. Refused with `IN_USE` while somebody has it.

@@ -11,7 +11,7 @@ use crate::auth::{Permission, Viewer};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, ContextExt, Outcome, mutate};
+use crate::graphql::{Can, ContextExt, Outcome, Shown, mutate};
 use crate::identity::User;
 
 /// Users in one team at most.
@@ -71,7 +71,7 @@ pub struct DeleteTeamInput {
 #[derive(SimpleObject)]
 pub struct CreateTeamPayload {
     /// The new team; null when there are `userErrors`.
-    team: Option<Arc<Team>>,
+    team: Option<Shown<queries::TeamById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -80,7 +80,7 @@ pub struct CreateTeamPayload {
 #[derive(SimpleObject)]
 pub struct UpdateTeamPayload {
     /// The team as it is now; null when there are `userErrors`.
-    team: Option<Arc<Team>>,
+    team: Option<Shown<queries::TeamById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -156,7 +156,10 @@ impl TeamMutation {
             Ok(Arc::new(team.team))
         })
         .await?;
-        Ok(CreateTeamPayload { team, outcome })
+        Ok(CreateTeamPayload {
+            team: team.map(Shown),
+            outcome,
+        })
     }
 
     /// Changes a team. What its members see changes with their next request, and in subscriptions with the next event.
@@ -192,7 +195,10 @@ impl TeamMutation {
             Ok(Arc::new(team.team))
         })
         .await?;
-        Ok(UpdateTeamPayload { team, outcome })
+        Ok(UpdateTeamPayload {
+            team: team.map(Shown),
+            outcome,
+        })
     }
 
     /// Deletes a team. Its members stay, and no longer see each other's records because of it.
