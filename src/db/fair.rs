@@ -18,13 +18,15 @@ use uuid::Uuid;
 const WAITING: (usize, usize) = (2_000, 20_000);
 
 /// Who wants a connection: a tenant, or the server before a tenant is known.
-pub(super) type Who = Option<Uuid>;
+pub type Who = Option<Uuid>;
 
-/// The places of a pool.
-pub(super) struct Gate {
+/// The places of a pool, of connections or of anything else that tenants share.
+pub struct Gate {
     state: Mutex<State>,
     /// Places that one tenant may hold.
     most: usize,
+    /// Those of one tenant that may wait at a time, and those of all.
+    room: (usize, usize),
 }
 
 struct State {
@@ -38,7 +40,7 @@ struct State {
 }
 
 /// A place, free again when dropped.
-pub(super) struct Place {
+pub struct Place {
     /// Nothing once the place is somebody else's, or was never taken.
     gate: Option<Arc<Gate>>,
     who: Who,
@@ -46,10 +48,20 @@ pub(super) struct Place {
 
 /// There is no room left to wait in.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub struct Full;
 
 impl Gate {
-    pub(super) fn new(places: usize) -> Arc<Self> {
+    /// So many places, for which a bounded number may wait.
+    pub fn new(places: usize) -> Arc<Self> {
+        Self::with_room(places, WAITING)
+    }
+
+    /// So many places, for which everybody may wait: who they are is bounded elsewhere.
+    pub fn without_bounds(places: usize) -> Arc<Self> {
+        Self::with_room(places, (usize::MAX, usize::MAX))
+    }
+
+    fn with_room(places: usize, room: (usize, usize)) -> Arc<Self> {
         // Of three or fewer none can be spared.
         let reserve = if places < 4 { 0 } else { (places / 8).max(1) };
         Arc::new(Self {
@@ -61,11 +73,15 @@ impl Gate {
                 queued: 0,
             }),
             most: places - reserve,
+            room,
         })
     }
 
     /// Takes a place, waiting for it if need be. Whoever gives up waiting takes none.
-    pub(super) async fn enter(self: &Arc<Self>, who: Who) -> Result<Place, Full> {
+    ///
+    /// # Errors
+    /// [`Full`] when too many wait already.
+    pub async fn enter(self: &Arc<Self>, who: Who) -> Result<Place, Full> {
         let waiting = {
             let mut state = self.state();
             if state.free > 0 && self.may_take(&state, who) {
@@ -78,7 +94,7 @@ impl Gate {
     }
 
     /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         let state = self.state();
         let waits =
             |queue: &VecDeque<oneshot::Sender<Place>>| queue.iter().filter(|it| !it.is_closed()).count();
@@ -103,16 +119,16 @@ impl Gate {
     }
 
     fn queue(&self, state: &mut State, who: Who) -> Result<oneshot::Receiver<Place>, Full> {
-        if state.queued >= WAITING.1
+        if state.queued >= self.room.1
             || state
                 .waiting
                 .get(&who)
-                .is_some_and(|queue| queue.len() >= WAITING.0)
+                .is_some_and(|queue| queue.len() >= self.room.0)
         {
             state.forget_who_gave_up();
         }
         let queue = state.waiting.entry(who).or_default();
-        if state.queued >= WAITING.1 || queue.len() >= WAITING.0 {
+        if state.queued >= self.room.1 || queue.len() >= self.room.0 {
             return Err(Full);
         }
         let (sender, receiver) = oneshot::channel();
@@ -214,6 +230,26 @@ mod tests {
         let mut waiting = async move { gate.enter(who).await }.boxed();
         assert!(poll!(&mut waiting).is_pending(), "it need not wait");
         waiting
+    }
+
+    #[tokio::test]
+    async fn of_what_is_too_little_for_a_reserve_the_next_is_anothers() {
+        let gate = Gate::without_bounds(2);
+        let (loud, quiet) = (tenant(1), tenant(2));
+        let mut held = vec![at_once(&gate, loud), at_once(&gate, loud)];
+        let mut many = Vec::new();
+        for _ in 0..5_000 {
+            many.push(line_up(&gate, loud).await);
+        }
+        let other = line_up(&gate, quiet).await;
+        held.pop();
+        let other = other
+            .now_or_never()
+            .expect("it is its turn")
+            .expect("there is room");
+        assert!(many.iter_mut().all(|one| one.now_or_never().is_none()));
+        drop(other);
+        assert_eq!(many.iter_mut().filter_map(|one| one.now_or_never()).count(), 1);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@
 
 pub mod directory;
 pub mod embedded;
-mod fair;
+pub mod fair;
 pub mod id;
 pub mod migrate;
 pub mod reach;

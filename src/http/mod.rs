@@ -86,6 +86,8 @@ pub struct Settings {
     /// How long the head of a request may take to arrive, and a connection may be idle between two. A balancer in
     /// front must let go of its idle connections earlier.
     pub head_time: Duration,
+    /// How long an HTTP/2 connection may be without a request. It is told that it ends, so that nothing is lost.
+    pub idle_time: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
     /// How long a body may take to arrive.
@@ -130,6 +132,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(120),
             body_bytes: 1024 * 1024,
             body_time: Duration::from_secs(10),
             execution_time: Duration::from_secs(30),
@@ -162,6 +165,7 @@ pub struct Http<B> {
     /// Sockets that are open.
     sockets: TaskTracker,
     streams: Arc<Streams>,
+    health: health::Health,
 }
 
 impl Http<Arc<Live>> {
@@ -181,6 +185,7 @@ impl<B: Backend> Http<B> {
             settings,
             shutdown,
             sockets: TaskTracker::new(),
+            health: health::Health::default(),
         })
     }
 

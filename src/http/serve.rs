@@ -1,21 +1,27 @@
 //! The listening socket: time-outs, bounds, encryption and an orderly end.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{Backend, Http, headers};
@@ -101,9 +107,11 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
         let connection = Connection {
             router: router.clone(),
             builder: builder.clone(),
-            watcher: graceful.watcher(),
+            _watcher: graceful.watcher(),
             client,
             head_time,
+            idle_time: http.settings.idle_time,
+            shutdown: http.shutdown.clone(),
             over_tls: http.settings.tls.is_some(),
         };
         let Some(tls) = &http.settings.tls else {
@@ -137,10 +145,70 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
 struct Connection {
     router: Router,
     builder: Arc<Builder<TokioExecutor>>,
-    watcher: Watcher,
+    /// Held until the connection has ended: the server waits for that.
+    _watcher: Watcher,
     client: Client,
     head_time: Duration,
+    idle_time: Duration,
+    shutdown: CancellationToken,
     over_tls: bool,
+}
+
+/// Counts what a connection is asked and has not been answered to the end.
+#[derive(Clone)]
+struct Asked(watch::Sender<usize>);
+
+impl Asked {
+    fn begin(&self) -> Open {
+        self.0.send_modify(|open| *open += 1);
+        Open(self.0.clone())
+    }
+
+    /// Nothing has been asked, nor been on its way, for so long.
+    async fn idle(&self, time: Duration) {
+        let mut open = self.0.subscribe();
+        // The sender is here, so both wait for as long as it takes.
+        while open.wait_for(|open| *open == 0).await.is_ok() {
+            if tokio::time::timeout(time, open.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Something that was asked, until this is dropped.
+struct Open(watch::Sender<usize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// An answer's body: with its end the question is over.
+struct Answering {
+    body: Body,
+    _open: Open,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl Connection {
@@ -148,6 +216,7 @@ impl Connection {
         let (client, over_tls) = (self.client, self.over_tls);
         let address = client.address;
         let asked = Arc::new(AtomicBool::new(false));
+        let open = Asked(watch::Sender::new(0));
         let service = self
             .router
             .map_request({
@@ -162,12 +231,21 @@ impl Connection {
             .map_response(move |mut response: Response| {
                 headers::secure(response.headers_mut(), over_tls);
                 response
+            })
+            .map_future({
+                let open = open.clone();
+                move |answered| {
+                    let _open = open.begin();
+                    async move {
+                        let response: Response = answered.await?;
+                        Ok::<_, Infallible>(response.map(|body| Body::new(Answering { body, _open })))
+                    }
+                }
             });
         let service = TowerToHyperService::new(service);
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = self.watcher.watch(connection);
         tokio::pin!(connection);
         // The protocol is told by the first bytes, and nothing above bounds the wait for those.
         let silent = async {
@@ -176,13 +254,32 @@ impl Connection {
                 std::future::pending::<()>().await;
             }
         };
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%address, %error, "a connection broke");
+        // Between two requests HTTP/1 is bounded by the wait for the next head; HTTP/2 would stay for ever.
+        let over = async {
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = open.idle(self.idle_time) => {}
+            }
+        };
+        tokio::pin!(silent, over);
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%address, %error, "a connection broke");
+                    }
+                    return;
+                }
+                () = &mut over, if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut silent => {
+                    tracing::debug!(%address, "a connection that asked nothing was closed");
+                    return;
                 }
             }
-            () = silent => tracing::debug!(%address, "a connection that asked nothing was closed"),
         }
     }
 }

@@ -425,6 +425,78 @@ async fn connections_that_dawdle_are_closed() {
     }
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Asks over HTTP/2 without waiting for an answer; headers as HPACK has them.
+async fn ask_over_http2(wire: &Wire, path: &str, accept: &str) -> TcpStream {
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let head = [
+        vec![0x82, 0x86, 0x04],
+        text(path),
+        vec![0x01],
+        text("localhost"),
+        vec![0x00],
+        text("accept"),
+        text(accept),
+    ];
+    let mut stream = TcpStream::connect(wire.address).await.unwrap();
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let said = [hello, frame(4, 0, 0, &[]), frame(1, 5, 1, &head.concat())];
+    stream.write_all(&said.concat()).await.unwrap();
+    stream
+}
+
+/// The next frame: its kind, its stream, what is in it. Nothing when the connection has ended.
+async fn hear(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    let heard = async {
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.ok()?;
+        Some((head[3], head[8], payload))
+    };
+    tokio::time::timeout(Duration::from_secs(20), heard)
+        .await
+        .expect("something is heard")
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http2_is_told_that_it_ends_and_a_busy_one_stays() {
+    let settings = Settings {
+        idle_time: Duration::from_millis(200),
+        alive_time: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let wire = Wire::with(settings, Limits::default()).await;
+    let mut idle = ask_over_http2(&wire, "/health/live", "*/*").await;
+    let mut heard = Vec::new();
+    while let Some((kind, _, _)) = hear(&mut idle).await {
+        heard.push(kind);
+    }
+    let (data, goaway) = (
+        heard.iter().position(|it| *it == 0),
+        heard.iter().position(|it| *it == 7),
+    );
+    assert!(
+        data.is_some() && data < goaway,
+        "it is answered, then told: {heard:?}"
+    );
+    // What streams may be silent for longer than that.
+    let path = "/graphql?query=subscription%7Bsilence%7D";
+    let mut busy = ask_over_http2(&wire, path, "text/event-stream").await;
+    let mut alive = 0;
+    while alive < 6 {
+        let (kind, stream, payload) = hear(&mut busy).await.expect("it is not closed");
+        assert_ne!(kind, 7, "it was told to go");
+        alive += usize::from(kind == 0 && stream == 1 && !payload.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn bombs_and_floods_are_refused_quickly() {
     let wire = Wire::start().await;
@@ -462,6 +534,11 @@ async fn health_tells_of_the_process_and_the_database() {
     assert_eq!(status("/health/live").await, 200);
     assert_eq!(status("/health/ready").await, 503);
     assert_eq!(status("/health/db").await, 503);
+    wire.behind.database_gone.store(false, Ordering::SeqCst);
+    // However many ask, the database is asked by one of them at a time.
+    let all = futures::future::join_all((0..50).map(|_| status("/health/db"))).await;
+    assert!(all.iter().all(|status| *status == 200));
+    assert_eq!(wire.behind.asking.1.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

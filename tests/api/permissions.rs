@@ -420,6 +420,11 @@ async fn what_one_may_change_one_does_not_thereby_read() {
                 let (last, _) = admin.stages().await.remove(asked % 3);
                 given["input"]["stageId"] = json!(last);
             }
+            if name == "completeInteraction" {
+                let later =
+                    json!({ "kind": "CALL", "subject": "Later", "scheduledAt": "2090-01-01T00:00:00Z" });
+                given["input"]["interactionId"] = json!(admin.interaction(later).await);
+            }
             let input = given["input"].take();
             let mut input_type = name.to_owned();
             input_type[..1].make_ascii_uppercase();

@@ -9,13 +9,13 @@ use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::channel::{Channel, Member, Next, Source, Told};
 use super::{Step, Steps, step};
 use crate::app::App;
 use crate::auth::{Means, Rights, Viewer};
+use crate::db::fair::Gate;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Position, Standing};
@@ -28,7 +28,7 @@ const BATCH: usize = 100;
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs at the same time for channels, and for those who are alone, who must not hold them up; the other connections are
-/// for requests.
+/// for requests. Tenants take turns: one in which much happens, or in which many come back at once, waits for itself.
 const RUNS: (usize, usize) = (4, 2);
 /// How long a run that the database failed waits at first before it is tried again, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -46,9 +46,9 @@ pub struct Live {
     most_errors: usize,
     channels: Mutex<HashMap<Key, Weak<Channel>>>,
     /// Turns of channels to run.
-    shared: Semaphore,
+    shared: Arc<Gate>,
     /// Turns of those who are alone.
-    lone: Semaphore,
+    lone: Arc<Gate>,
 }
 
 /// What is equal for those who are told the same: what they ask, and their rights. Nothing that a subscription shows
@@ -97,8 +97,8 @@ impl Live {
             app,
             most_errors,
             channels: Mutex::default(),
-            shared: Semaphore::new(RUNS.0),
-            lone: Semaphore::new(RUNS.1),
+            shared: Gate::without_bounds(RUNS.0),
+            lone: Gate::without_bounds(RUNS.1),
         })
     }
 
@@ -165,7 +165,7 @@ impl Operation {
 
     /// What is told of a part of the history. Waits for a database that is away as long as it takes, because what is told
     /// cannot be taken back; what it cannot answer although it is there is told as it is.
-    async fn run(&self, signals: Vec<Signal>, turns: &Semaphore) -> Vec<Answer> {
+    async fn run(&self, signals: Vec<Signal>, turns: &Arc<Gate>) -> Vec<Answer> {
         let (mut pause, mut tries) = (RETRY.0, 0);
         loop {
             let answers = self.run_once(signals.clone(), turns).await;
@@ -190,8 +190,10 @@ impl Operation {
         }
     }
 
-    async fn run_once(&self, signals: Vec<Signal>, turns: &Semaphore) -> Vec<Answer> {
-        let _turn = turns.acquire().await;
+    async fn run_once(&self, signals: Vec<Signal>, turns: &Arc<Gate>) -> Vec<Answer> {
+        let who = self.key.viewer.as_ref().map(|viewer| viewer.tenant_id);
+        // As many may wait as may subscribe, so there is always room.
+        let _turn = turns.enter(who).await;
         let position = signals.first().and_then(Signal::position).unwrap_or(i64::MAX);
         let fault = |error: ServerError, panicked| Answer {
             position,
