@@ -21,6 +21,7 @@ use crate::auth::provider::{Door, Providers};
 use crate::auth::token::{self, Tokens};
 use crate::auth::{Limiter, Revocations, Viewer};
 use crate::config::Config;
+use crate::crm::secrets;
 use crate::crypto::{self, MasterKey, Vault};
 use crate::db::{Database, migrate};
 use crate::error::{Error, Result};
@@ -45,6 +46,7 @@ pub struct App {
     pub vault: Arc<Vault>,
     /// Signs the audit trail from time to time.
     pub checkpoints: Arc<Checkpoints>,
+    data_keys: Arc<DataKeys>,
     pub tokens: Arc<Tokens>,
     /// Which tokens are refused all the same.
     pub revocations: Arc<Revocations>,
@@ -94,9 +96,10 @@ impl App {
         )?;
         let mail = Mail::new(&config, db.clone(), vault.clone())?;
         let providers = Arc::new(Providers::new(&config)?);
+        let data_keys = DataKeys::new(vault.clone());
         let services = Services {
             vault: vault.clone(),
-            data_keys: DataKeys::new(vault.clone()),
+            data_keys: data_keys.clone(),
             tokens: tokens.clone(),
             revocations: revocations.clone(),
             limiter: limiter.clone(),
@@ -120,6 +123,7 @@ impl App {
             documents,
             vault,
             checkpoints,
+            data_keys,
             tokens,
             revocations,
             limiter,
@@ -163,6 +167,14 @@ impl App {
                 .clone()
                 .go(self.db.clone(), every, self.shutdown.clone()),
         );
+        let age = i64::from(self.config.data_key_days);
+        let age = (age > 0).then(|| TimeDelta::days(age));
+        tokio::spawn(secrets::keep(
+            self.db.clone(),
+            self.data_keys.clone(),
+            age,
+            self.shutdown.clone(),
+        ));
         let followed = self.revocations.follow(self.db.clone(), self.shutdown.clone());
         followed.await.map_err(|error| {
             tracing::error!(?error, "the revocations cannot be read");

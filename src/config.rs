@@ -96,6 +96,11 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub jwt_key_days: u32,
 
+    /// Days after which a tenant's sensitive fields are sealed anew under a new key; 0 for when the command says so only.
+    #[arg(long, env = "DEALSTREAM_DATA_KEY_DAYS", default_value_t = 365, global = true,
+          value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub data_key_days: u32,
+
     /// Minutes that an access token is valid.
     #[arg(long, env = "JWT_ACCESS_TOKEN_MINUTES", default_value_t = 15, global = true,
           value_parser = clap::value_parser!(u32).range(1..=1440))]

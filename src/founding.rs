@@ -12,9 +12,9 @@ use crate::config::SignUp;
 use crate::crm::pipelines;
 use crate::crypto::{self, Vault};
 use crate::db::Database;
-use crate::db::directory::{Account, Membership};
 use crate::db::directory::mailing::Purpose;
 use crate::db::directory::people;
+use crate::db::directory::{Account, Membership};
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::{Hub, Work, work};
 use crate::graphql::input::Check;
@@ -288,11 +288,13 @@ async fn complete_sign_up(ctx: &Context<'_>, input: CompleteSignUpInput) -> Resu
             &email,
         )
         .await?;
-    if !password::verify(input.password, Some(form.password_hash.clone())).await? {
+    let wrong = || {
         let message = "This is not the password that was chosen when signing up.";
-        return Err(Error::invalid("password", ProblemCode::Invalid, message));
-    }
-    attempt.succeeded().await;
+        Error::invalid("password", ProblemCode::Invalid, message)
+    };
+    let verified = password::verify(input.password, Some(form.password_hash.clone())).await;
+    let proved = verified.and_then(|right| right.then_some(()).ok_or_else(wrong));
+    attempt.settle(proved).await?;
     let new = NewTenant {
         name: form.tenant_name,
         currency_code: form.currency_code,

@@ -5,13 +5,16 @@
 //! Ed25519 and appended to a file, and told to the log (target `audit.checkpoint`), from where it can be shipped to a
 //! place that nobody here can write to. A chain that no longer leads through a checkpoint has been rewritten or cut off.
 //! What happened since the last checkpoint is only as safe as the database.
+//!
+//! What is signed has been walked through, from the last checkpoint on: a signature says that the chain led to this head
+//! from all that was signed before. A chain that does not is not signed any more, and that is told as an incident.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -19,14 +22,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::verify::{Finding, unhex, walk};
 use crate::crypto::Vault;
 use crate::db::id::{read_id, write_id};
 use crate::db::{Database, directory};
 use crate::error::{Error, Result};
-use crate::events::trail::hex;
+use crate::events::trail::{GENESIS, Hash, hex};
 use crate::events::work::now;
 
 /// What the vault derives the signing key for.
@@ -130,10 +135,16 @@ fn public_key(pair: &Ed25519KeyPair) -> Result<PublicKey> {
 pub struct Checkpoints {
     pair: Ed25519KeyPair,
     key: PublicKey,
+    /// Those that may have signed before, too.
+    keys: Vec<PublicKey>,
     path: PathBuf,
-    /// How long each chain was when it was signed last; nothing before the file has been looked at.
-    told: Mutex<Option<HashMap<Uuid, i64>>>,
+    /// The head of each chain when it was signed last; nothing before the file has been looked at. Held by the one round
+    /// that runs at a time.
+    told: Mutex<Option<Heads>>,
 }
+
+/// Heads of chains: how long each is, and the hash of its last entry.
+type Heads = HashMap<Uuid, (i64, Hash)>;
 
 impl Checkpoints {
     /// Signs with the key that the vault derives, and appends to this file.
@@ -145,6 +156,7 @@ impl Checkpoints {
         Ok(Arc::new(Self {
             key: public_key(&pair)?,
             pair,
+            keys: public_keys(vault)?,
             path,
             told: Mutex::default(),
         }))
@@ -176,37 +188,57 @@ impl Checkpoints {
         }
     }
 
-    /// Signs every chain that has grown since the last time. Answers how many there were.
+    /// Signs every chain that has grown since the last time, and is whole since. Answers how many there were.
     ///
     /// # Errors
     /// When the database fails, or the file cannot be written to.
     pub async fn round(self: &Arc<Self>, db: &Database) -> Result<usize> {
-        let heads = directory::audit_heads(db).await?;
-        let this = self.clone();
-        // Files are waited for elsewhere.
-        tokio::task::spawn_blocking(move || this.sign(heads))
-            .await
-            .map_err(Error::internal)?
-    }
-
-    fn sign(&self, heads: Vec<directory::AuditHead>) -> Result<usize> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().await;
         let told = match &mut *told {
             Some(told) => told,
-            nothing => nothing.insert(self.known()?),
+            nothing => {
+                let this = self.clone();
+                nothing.insert(aside(move || this.known()).await?)
+            }
         };
+        let mut grown = Vec::new();
+        for head in directory::audit_heads(db).await? {
+            let known = told.get(&head.tenant_id).copied().unwrap_or((0, GENESIS));
+            if known.0 == head.sequence && known.1 == *head.hash {
+                continue;
+            }
+            let walked = walk(db, head.tenant_id, known, &BTreeMap::new()).await?;
+            match walked.fault {
+                None => grown.push((head.tenant_id, (walked.at, walked.hash))),
+                Some((sequence, fault)) => {
+                    let tenant = head.tenant_id;
+                    let finding = Finding {
+                        tenant,
+                        sequence,
+                        fault,
+                    };
+                    tracing::error!(target: "security.incident", %finding, "an audit trail has been tampered with; it is not signed any more");
+                }
+            }
+        }
+        if grown.is_empty() {
+            return Ok(0);
+        }
+        let (this, heads) = (self.clone(), grown.clone());
+        aside(move || this.sign(&heads)).await?;
+        told.extend(grown.iter().copied());
+        Ok(grown.len())
+    }
+
+    fn sign(&self, grown: &[(Uuid, (i64, Hash))]) -> Result<()> {
         let at = now().to_rfc3339_opts(SecondsFormat::Micros, true);
         let mut lines = String::new();
-        let grown: Vec<_> = heads
-            .into_iter()
-            .filter(|head| told.get(&head.tenant_id) != Some(&head.sequence))
-            .collect();
-        for head in &grown {
+        for (tenant, (sequence, hash)) in grown {
             let mut checkpoint = Checkpoint {
                 at: at.clone(),
-                tenant: write_id("tenant", head.tenant_id),
-                sequence: head.sequence,
-                hash: hex(&head.hash),
+                tenant: write_id("tenant", *tenant),
+                sequence: *sequence,
+                hash: hex(hash),
                 key: self.key.to_string(),
                 signature: String::new(),
             };
@@ -223,14 +255,9 @@ impl Checkpoints {
             } = &checkpoint;
             tracing::info!(target: "audit.checkpoint", %at, %tenant, sequence, %hash, key = %self.key, %signature, "checkpoint");
         }
-        if grown.is_empty() {
-            return Ok(0);
-        }
         self.append(&lines).map_err(|error| {
             Error::internal(format!("{} cannot be written to: {error}", self.path.display()))
-        })?;
-        told.extend(grown.iter().map(|head| (head.tenant_id, head.sequence)));
-        Ok(grown.len())
+        })
     }
 
     fn append(&self, lines: &str) -> std::io::Result<()> {
@@ -246,13 +273,14 @@ impl Checkpoints {
         file.sync_data()
     }
 
-    /// How long each chain was when the file was last written to.
-    fn known(&self) -> Result<HashMap<Uuid, i64>> {
-        let mut known = HashMap::new();
-        let own = std::slice::from_ref(&self.key);
+    /// The head of each chain when the file was last written to.
+    fn known(&self) -> Result<Heads> {
+        let mut known = Heads::new();
         let read = read(&self.path, |checkpoint, _| {
-            if let Some(tenant) = checkpoint.tenant().filter(|_| checkpoint.is_signed_with(own)) {
-                known.insert(tenant, checkpoint.sequence);
+            let genuine = checkpoint.is_signed_with(&self.keys);
+            if let (Some(tenant), Some(hash), true) = (checkpoint.tenant(), unhex(&checkpoint.hash), genuine)
+            {
+                known.insert(tenant, (checkpoint.sequence, hash));
             }
         });
         match read {
@@ -264,6 +292,11 @@ impl Checkpoints {
             ))),
         }
     }
+}
+
+/// Files are waited for elsewhere.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
 /// Goes through a file of checkpoints line by line; what is no checkpoint is told as one without a signature.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, ID, InputObject, Object};
+use serde_json::Value;
 
 use super::model::AuditEventOrderField;
 use super::{AuditEvent, queries};
-use crate::auth::Permission;
+use crate::auth::rights::{Resource, Scope};
+use crate::auth::{Permission, Rights, Viewer};
 use crate::db::id::{Id, write_id};
 use crate::error::Result;
 use crate::events::trail::hex;
 use crate::graphql::connection::{Cursor, paged};
+use crate::graphql::detail;
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::{DateTime, Json};
 use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
@@ -66,9 +69,16 @@ impl AuditEvent {
     }
 
     /// What it was about: for an update the changed fields `before` and `after`, for what was added or deleted the record.
-    /// Long texts are represented by their length and SHA-256; secrets are never in it.
-    async fn detail(&self) -> Json {
-        Json(serde_json::from_str(&self.detail).unwrap_or_default())
+    /// Long texts are represented by their length and SHA-256; secrets are never in it. Null for who may not read records
+    /// of this kind, or only some of them; contact details are masked as in the record.
+    async fn detail(&self, ctx: &Context<'_>) -> Result<Option<Json>> {
+        let viewer = ctx.viewer()?;
+        if !may_read(&viewer.rights, &self.entity) {
+            return Ok(None);
+        }
+        let mut detail: Value = serde_json::from_str(&self.detail).unwrap_or_default();
+        mask(viewer, &self.entity, &mut detail);
+        Ok(Some(Json(detail)))
     }
 
     /// The address that the request came from.
@@ -94,6 +104,32 @@ impl AuditEvent {
     /// SHA-256 over the hash before, the place in the chain and all that the entry tells, in hexadecimal digits.
     async fn hash(&self) -> String {
         hex(&self.hash)
+    }
+}
+
+/// Whether what is told of records of a kind may be read: all of them, because old values are of times when a record
+/// belonged to somebody else. What is no record, such as a session, is told to every auditor.
+fn may_read(rights: &Rights, entity: &str) -> bool {
+    let (permission, resource) = match entity {
+        "company" => (Permission::CompaniesRead, Some(Resource::Companies)),
+        "contact" => (Permission::ContactsRead, Some(Resource::Contacts)),
+        "deal" | "stage_change" => (Permission::DealsRead, Some(Resource::Deals)),
+        "interaction" => (Permission::InteractionsRead, Some(Resource::Interactions)),
+        "pipeline" | "stage" => (Permission::PipelinesRead, None),
+        "user" | "role" | "team" | "invitation" => (Permission::UsersRead, None),
+        _ => return true,
+    };
+    let all = resource.is_none_or(|resource| rights.reach().of(resource) == Scope::All);
+    all && rights.permits(permission)
+}
+
+/// Masks contact details at every depth: an update has them before and after.
+fn mask(viewer: &Viewer, entity: &str, detail: &mut Value) {
+    if let Value::Object(fields) = detail {
+        for (name, value) in fields {
+            mask(viewer, entity, value);
+            *value = detail::value(Some(viewer), entity, name, value.take());
+        }
     }
 }
 
@@ -139,7 +175,7 @@ pub struct AuditQuery;
 #[Object]
 impl AuditQuery {
     /// The tenant's audit trail, latest first unless ordered otherwise: every change and every event that concerns
-    /// security, with who, when and from where.
+    /// security, with who, when and from where. What was changed is told as far as you may read such records.
     #[graphql(guard = "Can(Permission::AuditRead)")]
     #[expect(clippy::too_many_arguments, reason = "the schema's arguments")]
     async fn audit_events(

@@ -126,7 +126,7 @@ impl Signed {
     }
 }
 
-fn unhex(text: &str) -> Option<Hash> {
+pub(super) fn unhex(text: &str) -> Option<Hash> {
     let mut bytes = GENESIS;
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -175,23 +175,36 @@ pub async fn verify(db: &Database, tenant: Option<Uuid>, signed: &Signed) -> Res
     let none = BTreeMap::new();
     for tenant in tenants {
         let checkpoints = signed.of.get(&tenant).unwrap_or(&none);
-        let (entries, fault) = walk(db, tenant, checkpoints).await?;
-        report.entries += entries;
-        report.findings.extend(fault.map(|(sequence, fault)| Finding {
-            tenant,
-            sequence,
-            fault,
-        }));
+        let walked = walk(db, tenant, (0, GENESIS), checkpoints).await?;
+        report.entries += walked.at;
+        report
+            .findings
+            .extend(walked.fault.map(|(sequence, fault)| Finding {
+                tenant,
+                sequence,
+                fault,
+            }));
     }
     Ok(report)
 }
 
-/// Walks through one trail, up to its first fault. Answers how many entries were looked at.
-async fn walk(
+/// How far a walk has come.
+pub(super) struct Walked {
+    /// The last entry that was found to be good, and its hash.
+    pub at: i64,
+    pub hash: Hash,
+    /// What is wrong with the next.
+    pub fault: Option<(i64, Fault)>,
+}
+
+/// Walks through one trail, up to its first fault, from an entry that is known to be good on: what follows it must lead
+/// back to it.
+pub(super) async fn walk(
     db: &Database,
     tenant: Uuid,
+    from: (i64, Hash),
     checkpoints: &BTreeMap<i64, (Hash, String)>,
-) -> Result<(i64, Option<(i64, Fault)>)> {
+) -> Result<Walked> {
     let snapshot = db.snapshot(tenant);
     let conn = snapshot.conn().await?;
     let head = queries::head(conn).await?;
@@ -199,7 +212,17 @@ async fn walk(
         return Err(Error::NotFound("tenant"));
     }
     let (length, last_hash) = head.unwrap_or((0, GENESIS.to_vec()));
-    let (mut at, mut previous) = (0, GENESIS);
+    let (mut at, mut previous) = from;
+    let broken = |at, hash, fault| {
+        Ok(Walked {
+            at,
+            hash,
+            fault: Some(fault),
+        })
+    };
+    if length < at {
+        return broken(at, previous, (length + 1, Fault::Missing { to: at }));
+    }
     loop {
         let page = queries::after(conn, at, PAGE).await?;
         if page.is_empty() {
@@ -209,7 +232,7 @@ async fn walk(
             let sequence = at + 1;
             if entry.sequence != sequence {
                 let to = entry.sequence - 1;
-                return Ok((at, Some((sequence, Fault::Missing { to }))));
+                return broken(at, previous, (sequence, Fault::Missing { to }));
             }
             let digest = entry.digest(tenant);
             let fault = if link(&previous, sequence, &digest).as_slice() == entry.hash {
@@ -229,7 +252,7 @@ async fn walk(
             });
             let fault = fault.or_else(|| (sequence > length).then_some(Fault::Unknown));
             if let Some(fault) = fault {
-                return Ok((at, Some((sequence, fault))));
+                return broken(at, previous, (sequence, fault));
             }
             previous = link(&previous, sequence, &digest);
             at = sequence;
@@ -246,5 +269,9 @@ async fn walk(
         None
     };
     tracing::debug!(tenant = %tenant, entries = at, head = %hex(&previous), "a trail was walked");
-    Ok((at, fault))
+    Ok(Walked {
+        at,
+        hash: previous,
+        fault,
+    })
 }

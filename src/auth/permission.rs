@@ -79,7 +79,8 @@ text_enum! {
         /// Find out whether an access token is valid, whose it is and what it permits: for other services that users send
         /// their tokens to.
         TokensRead = "TOKENS_READ",
-        /// See who did what, when and from where.
+        /// See who did what, when and from where, about every record of the tenant; and old and new values where all
+        /// records of that kind may be read.
         AuditRead = "AUDIT_READ",
     }
 }

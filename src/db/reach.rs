@@ -4,11 +4,12 @@
 //! tables. What they compare with is set in the message that begins the transaction, so it costs no round trip, and
 //! sessions that see everything run as they always did. Without the settings the role sees nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
+use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -109,6 +110,11 @@ impl Sight {
         self.limits.map_or(Scope::All, |(_, reach)| reach.of(resource))
     }
 
+    /// The user whose rights limit it.
+    pub fn limited_to(&self) -> Option<Uuid> {
+        self.limits.map(|(user, _)| user)
+    }
+
     /// Who owns a new record for which nobody is named: whoever does not see all of them would lose sight of it.
     pub fn default_owner(&self, resource: Resource) -> Option<Uuid> {
         let (user, reach) = self.limits?;
@@ -206,9 +212,19 @@ struct Sees {
 }
 
 #[derive(QueryableByName)]
-struct Found {
+struct Owned {
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    owner_id: Uuid,
+}
+
+#[derive(QueryableByName)]
+struct Together {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    since: DateTime<Utc>,
 }
 
 impl Owners {
@@ -241,7 +257,7 @@ pub async fn owners(conn: &AsyncPgConnection) -> Result<[Owners; Resource::ALL.l
     Ok(in_order.map(Owners::read))
 }
 
-/// Of these contacts, companies and deals, those that the session sees and that one of these users owns.
+/// Of these contacts, companies and deals, those that the session sees and that one of these users owns, with the owner.
 ///
 /// # Errors
 /// When the database fails.
@@ -249,17 +265,37 @@ pub async fn owned_among(
     conn: &AsyncPgConnection,
     ids: Vec<Uuid>,
     users: &HashSet<Uuid>,
-) -> Result<HashSet<Uuid>> {
+) -> Result<HashMap<Uuid, Uuid>> {
     let users: Vec<Uuid> = users.iter().copied().collect();
-    let found: Vec<Found> = statement(
+    let found: Vec<Owned> = statement(
         "WITH named AS (SELECT unnest(?) AS id), owners AS (SELECT unnest(?) AS owner_id)
-         SELECT id FROM contacts JOIN named USING (id) JOIN owners USING (owner_id)
-         UNION ALL SELECT id FROM companies JOIN named USING (id) JOIN owners USING (owner_id)
-         UNION ALL SELECT id FROM deals JOIN named USING (id) JOIN owners USING (owner_id)",
+         SELECT id, owner_id FROM contacts JOIN named USING (id) JOIN owners USING (owner_id)
+         UNION ALL SELECT id, owner_id FROM companies JOIN named USING (id) JOIN owners USING (owner_id)
+         UNION ALL SELECT id, owner_id FROM deals JOIN named USING (id) JOIN owners USING (owner_id)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<SqlUuid>, _>(users)
     .load(&mut &*conn)
     .await?;
-    Ok(found.into_iter().map(|found| found.id).collect())
+    Ok(found
+        .into_iter()
+        .map(|found| (found.id, found.owner_id))
+        .collect())
+}
+
+/// Since when each user is in a team with this one. The clocks of instances may differ by a little, so it is a minute
+/// earlier.
+///
+/// # Errors
+/// When the database fails.
+pub async fn together_since(conn: &AsyncPgConnection, user: Uuid) -> Result<HashMap<Uuid, DateTime<Utc>>> {
+    let found: Vec<Together> = statement(
+        "SELECT theirs.user_id AS id, min(greatest(mine.since, theirs.since)) - interval '1 minute' AS since
+           FROM team_members mine JOIN team_members theirs USING (tenant_id, team_id)
+          WHERE mine.user_id = ? GROUP BY theirs.user_id",
+    )
+    .bind::<SqlUuid, _>(user)
+    .load(&mut &*conn)
+    .await?;
+    Ok(found.into_iter().map(|found| (found.id, found.since)).collect())
 }

@@ -117,6 +117,7 @@ diesel::table! {
         team_id -> Uuid,
         user_id -> Uuid,
         is_lead -> Bool,
+        since -> Timestamptz,
     }
 }
 

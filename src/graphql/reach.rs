@@ -1,8 +1,9 @@
 //! What a limited reach means above the database: PostgreSQL hides the records ([`crate::db::reach`]); here it is said
 //! what may be referred to, and what of the history is told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -45,11 +46,16 @@ pub async fn check_references(tx: &Transaction, references: &[Reference<'_>]) ->
 /// A record's event is told to who sees the record as the event left it, or as it was before: who watches must learn of
 /// what comes into reach and of what leaves it. It goes by the owners that the event names, so deletions are told as well.
 /// Of an interaction it goes by who recorded it, and by the owners that what it is about has now.
+///
+/// Of the records of others in one's teams, what happened before both were in the team is not told: a history of old values
+/// is more than the records that a new member finds.
 #[derive(Debug)]
 pub struct Vision {
     owners: [Owners; Resource::ALL.len()],
-    /// Records in reach that interactions of this part are about.
-    about: HashSet<Uuid>,
+    /// Records in reach that interactions of this part are about, and whose they are.
+    about: HashMap<Uuid, Uuid>,
+    viewer: Option<Uuid>,
+    together: HashMap<Uuid, DateTime<Utc>>,
 }
 
 /// To whom the records of a kind belong.
@@ -65,13 +71,6 @@ pub struct Belongs {
 
 /// What a record can be about, by the fields that say so.
 pub const ABOUT: &[&str] = &["contactId", "companyId", "dealId"];
-
-fn include(owners: &Owners, event: &Event, field: &str) -> bool {
-    match owners {
-        Owners::All => true,
-        Owners::These(users) => references(event, field).any(|user| users.contains(&user)),
-    }
-}
 
 /// What the record of an event refers to by a field, and what it referred to before the event.
 fn references(event: &Event, field: &str) -> impl Iterator<Item = Uuid> {
@@ -89,7 +88,7 @@ impl Vision {
         let snapshot = db.snapshot(sight);
         let conn = snapshot.conn().await?;
         let owners = reach::owners(conn).await?;
-        let mut about = HashSet::new();
+        let mut about = HashMap::new();
         if let Owners::These(users) = &owners[Resource::Interactions as usize] {
             let named = events
                 .iter()
@@ -97,12 +96,37 @@ impl Vision {
             let named = named.collect::<HashSet<_>>().into_iter().collect();
             about = reach::owned_among(conn, named, users).await?;
         }
-        Ok(Self { owners, about })
+        let viewer = sight.limited_to();
+        let together = match viewer {
+            Some(user) => reach::together_since(conn, user).await?,
+            None => HashMap::new(),
+        };
+        Ok(Self {
+            owners,
+            about,
+            viewer,
+            together,
+        })
+    }
+
+    /// Whether what happened to a user's record is the viewer's to hear.
+    fn hears(&self, event: &Event, user: Uuid) -> bool {
+        let together = self.together.get(&user);
+        self.viewer == Some(user) || together.is_some_and(|since| *since <= event.occurred_at)
+    }
+
+    fn owns(&self, event: &Event, belongs: Belongs) -> bool {
+        match &self.owners[belongs.resource as usize] {
+            Owners::All => true,
+            Owners::These(users) => {
+                references(event, belongs.owner).any(|user| users.contains(&user) && self.hears(event, user))
+            }
+        }
     }
 
     /// Whether the record of an event is or was in reach.
     pub fn includes(&self, event: &Event, belongs: Belongs) -> bool {
-        include(&self.owners[belongs.resource as usize], event, belongs.owner)
-            || (belongs.about.iter()).any(|field| references(event, field).any(|id| self.about.contains(&id)))
+        let about = |id: Uuid| self.about.get(&id).is_some_and(|owner| self.hears(event, *owner));
+        self.owns(event, belongs) || (belongs.about.iter()).any(|field| references(event, field).any(about))
     }
 }

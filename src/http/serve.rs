@@ -261,7 +261,11 @@ impl Connection {
                 () = open.idle(self.idle_time) => {}
             }
         };
-        tokio::pin!(silent, over);
+        // A client that is there agrees to the end at once, one that has vanished never does.
+        let vanished = async {
+            open.idle(self.head_time).await;
+        };
+        tokio::pin!(silent, over, vanished);
         let mut ending = false;
         loop {
             tokio::select! {
@@ -275,6 +279,7 @@ impl Connection {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                () = &mut vanished, if ending => return,
                 () = &mut silent => {
                     tracing::debug!(%address, "a connection that asked nothing was closed");
                     return;

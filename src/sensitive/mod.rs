@@ -10,6 +10,7 @@ mod queries;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -147,6 +148,31 @@ impl DataKeys {
     pub async fn renew(&self, tx: &Transaction) -> Result<Uuid> {
         queries::retire(tx).await?;
         Ok(self.make(tx, Purpose::Seal).await?.0)
+    }
+
+    /// As [`DataKeys::renew`], when the current key was made before a moment. Whoever comes first does it: answers whether
+    /// it was this one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew_older(&self, tx: &Transaction, than: DateTime<Utc>) -> Result<bool> {
+        let retired = queries::retire_older(tx, than).await?;
+        if retired {
+            self.make(tx, Purpose::Seal).await?;
+        }
+        Ok(retired)
+    }
+
+    /// Whether any key of a tenant is sealed by an older master key, or retired and still there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_behind(&self, db: &Database, tenant: Uuid) -> Result<bool> {
+        let snapshot = db.snapshot(tenant);
+        let all = queries::all(snapshot.conn().await?).await?;
+        Ok(all
+            .iter()
+            .any(|row| !row.is_current || !self.vault.is_current(&row.sealed)))
     }
 
     /// Whether a tenant has any keys: who has never kept a sensitive value has none.

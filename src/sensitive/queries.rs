@@ -1,7 +1,8 @@
 //! All SQL about data keys.
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Bytea, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Bytea, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -91,6 +92,21 @@ pub(super) async fn retire(tx: &Transaction) -> Result<()> {
     let retire = statement("UPDATE data_keys SET is_current = false WHERE purpose = 'SEAL' AND is_current");
     retire.execute(&mut tx.conn()).await?;
     Ok(())
+}
+
+/// As [`retire`], when the key was made before a moment. Answers whether there was such a key.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn retire_older(tx: &Transaction, than: DateTime<Utc>) -> Result<bool> {
+    let retire = statement(
+        "UPDATE data_keys SET is_current = false WHERE purpose = 'SEAL' AND is_current AND created_at < ?",
+    );
+    let retired = retire
+        .bind::<Timestamptz, _>(than)
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(retired > 0)
 }
 
 /// Keeps a key as the current master key has sealed it.

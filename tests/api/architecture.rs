@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use dealstream::auth::Policy;
+
 /// A file of the library, without its comments and its tests.
 pub struct Source {
     /// Below `src`.
@@ -280,4 +282,23 @@ fn a_connection_and_a_tenant_come_from_one_place_each() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_limit_is_counted_somewhere() {
+    let unused: Vec<_> = Policy::ALL
+        .into_iter()
+        .filter(|policy| {
+            let used = format!("Policy::{policy:?}");
+            let elsewhere = |source: &Source| !source.path.starts_with("auth/throttle");
+            let names = |source: &Source| {
+                let after = source.code.split(&used).skip(1);
+                after
+                    .into_iter()
+                    .any(|rest| !rest.starts_with(char::is_alphanumeric))
+            };
+            !sources().iter().any(|source| elsewhere(source) && names(source))
+        })
+        .collect();
+    assert!(unused.is_empty(), "{unused:?} can be set and bounds nothing");
 }

@@ -6,7 +6,7 @@ use std::process::Output;
 use chrono::{TimeDelta, Utc};
 use dealstream::audit::checkpoints::{self, Checkpoint, Checkpoints, PublicKey, public_keys};
 use dealstream::audit::verify::{Fault, Signed, verify};
-use dealstream::auth::{Origin, Role};
+use dealstream::auth::{Origin, Permission, Permissions, Reach, Resource, Rights, Role, Scope};
 use dealstream::db::id::write_id;
 use dealstream::db::migrate;
 use dealstream::events::Work;
@@ -261,6 +261,70 @@ async fn the_trail_is_listed_latest_first_and_filtered() {
 }
 
 #[tokio::test]
+async fn an_auditor_reads_values_as_far_as_they_may_read_the_records() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let records = Records::of(&admin, "Audited").await;
+    let email = json!({ "contactId": records.id("contact"), "email": "jane.secret@acme.example" });
+    admin
+        .mutate("updateContact", "UpdateContactInput", "position", email)
+        .await;
+    let told = async |permissions: &[Permission], reach: Reach| {
+        let permissions: Permissions = permissions.iter().copied().collect();
+        let role = Some(Uuid::now_v7());
+        let client = admin.with_rights(Rights::custom(Role::Custom, role, permissions, reach));
+        let document = "{ auditEvents(first: 100) { nodes { entity detail } } }";
+        let data = client.query(document, json!({})).await;
+        data["auditEvents"]["nodes"].as_array().unwrap().clone()
+    };
+    let read = [
+        (Permission::CompaniesRead, Resource::Companies, "company"),
+        (Permission::ContactsRead, Resource::Contacts, "contact"),
+        (Permission::DealsRead, Resource::Deals, "deal"),
+        (
+            Permission::InteractionsRead,
+            Resource::Interactions,
+            "interaction",
+        ),
+    ];
+    let everything = entries(&admin, json!({})).await;
+    assert!(everything.iter().all(|entry| !entry["detail"].is_null()));
+    let nothing = told(&[Permission::AuditRead], Reach::ALL).await;
+    assert_eq!(nothing.len(), everything.len(), "that it happened is told");
+    // Of what is no record, such as a key of the tenant, every auditor reads it.
+    let shown = |entry: &&Value| entry["detail"].to_string().contains("Audited");
+    let shown: Vec<_> = nothing
+        .iter()
+        .filter(shown)
+        .map(|entry| &entry["entity"])
+        .collect();
+    assert_eq!(shown, ["api_key"], "{nothing:#?}");
+    for (permission, resource, entity) in read {
+        let may = [Permission::AuditRead, permission];
+        let values = |entries: &[Value], of: bool| {
+            let of_kind = |entry: &&Value| (entry["entity"] == entity) == of && entry["entity"] != "api_key";
+            let known = entries.iter().filter(of_kind);
+            known
+                .filter(|entry| entry["detail"].to_string().contains("Audited"))
+                .count()
+        };
+        let some = told(&may, Reach::ALL).await;
+        assert!(values(&some, true) > 0, "{entity}");
+        assert_eq!(values(&some, false), 0, "{entity}");
+        for scope in [Scope::Own, Scope::Team] {
+            let part = told(&may, Reach::ALL.with(resource, scope)).await;
+            assert_eq!(values(&part, true), 0, "{entity} {scope:?}");
+        }
+    }
+    let masked = told(&[Permission::AuditRead, Permission::ContactsRead], Reach::ALL).await;
+    let masked = json!(masked).to_string();
+    assert!(
+        masked.contains("j•••@acme.example") && !masked.contains("jane.secret"),
+        "{masked}"
+    );
+}
+
+#[tokio::test]
 async fn nobody_changes_an_entry_through_the_database() {
     let app = TestApp::new().await;
     let client = app.tenant().await;
@@ -463,9 +527,16 @@ async fn who_rewrites_a_whole_chain_is_found_out_by_the_checkpoints() {
         matches!(found, Some((at, Fault::Rewritten { .. })) if at == marked),
         "{found:?}"
     );
-    // A later checkpoint of the forged chain does not help.
-    client.company("After the forgery").await;
-    checkpoint(&app, &path).await;
+    // A chain that does not lead back to what was signed is not signed any more, whether it has grown or not: neither by
+    // who signed before, nor by a server that begins with the file.
+    let again = Checkpoints::new(&app.app.vault, path.clone()).unwrap();
+    for company in ["After the forgery", "And more"] {
+        assert_eq!(again.round(&app.app.db).await.unwrap(), 0);
+        client.company(company).await;
+        assert_eq!(again.round(&app.app.db).await.unwrap(), 0);
+        assert_eq!(checkpoint(&app, &path).await, 0);
+    }
+    assert_eq!(read().count(), 4);
     let found = fault(&app, &client, &read()).await;
     assert!(
         matches!(found, Some((at, Fault::Rewritten { .. })) if at == marked),
@@ -481,6 +552,7 @@ async fn who_rewrites_a_whole_chain_is_found_out_by_the_checkpoints() {
     );
     tamper(&mighty, &cut, &back).await;
     assert_eq!(fault(&app, &cut, &Signed::default()).await, None);
+    assert_eq!(checkpoint(&app, &path).await, 0, "what is cut off is not signed");
     let found = fault(&app, &cut, &read()).await;
     assert!(
         matches!(&found, Some((at, Fault::Truncated { last, .. })) if *at == end && *last == end - 1),

@@ -468,6 +468,7 @@ async fn hear(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
 #[tokio::test]
 async fn an_idle_connection_of_http2_is_told_that_it_ends_and_a_busy_one_stays() {
     let settings = Settings {
+        head_time: Duration::from_millis(200),
         idle_time: Duration::from_millis(200),
         alive_time: Duration::from_millis(100),
         ..Settings::default()
@@ -478,6 +479,7 @@ async fn an_idle_connection_of_http2_is_told_that_it_ends_and_a_busy_one_stays()
     while let Some((kind, _, _)) = hear(&mut idle).await {
         heard.push(kind);
     }
+    // It is not even waited for whether the client agrees.
     let (data, goaway) = (
         heard.iter().position(|it| *it == 0),
         heard.iter().position(|it| *it == 7),

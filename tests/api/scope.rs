@@ -25,6 +25,7 @@ fn rights(reach: Reach) -> Rights {
 
 /// Two people of one tenant with a record of each kind; the first sees their own only.
 struct Two {
+    app: TestApp,
     admin: Client,
     me: Client,
     other: Client,
@@ -42,6 +43,7 @@ impl Two {
         let me = me.with_rights(rights(reach));
         let mine = Records::of(&me, "Mine").await;
         Self {
+            app,
             admin,
             me,
             other,
@@ -648,4 +650,73 @@ async fn who_sees_everything_pays_nothing_for_those_who_do_not() {
             );
         }
     }
+}
+
+/// Of a team one is told what happens while both are in it: the history of their records from before is not handed over.
+#[tokio::test]
+async fn who_comes_into_a_team_is_not_told_what_was_before() {
+    let two = Two::new(all(Scope::Team)).await;
+    let members = json!([{ "userId": user(&two.me) }, { "userId": user(&two.other) }]);
+    let team = json!({ "name": "Team", "members": members });
+    let team = two
+        .admin
+        .mutate("createTeam", "CreateTeamInput", "team { id }", team)
+        .await;
+    let begin = two.admin.position().await;
+    let (company, interaction) = (two.theirs.id("company"), two.theirs.id("interaction"));
+    let change = async |industry: &str| {
+        let input = json!({ "companyId": company, "industry": industry });
+        two.admin
+            .mutate("updateCompany", "UpdateCompanyInput", "position", input)
+            .await;
+        let input = json!({ "interactionId": interaction, "outcome": industry });
+        two.admin
+            .mutate("updateInteraction", "UpdateInteractionInput", "position", input)
+            .await;
+    };
+    change("while together").await;
+    let mine = json!({ "companyId": two.mine.id("company"), "industry": "mine" });
+    two.admin
+        .mutate("updateCompany", "UpdateCompanyInput", "position", mine)
+        .await;
+    let heard = async || {
+        let mut frames = two.me.subscribe(FOLLOW, json!({ "after": begin }));
+        let mut heard = Vec::new();
+        loop {
+            let frame = tokio::time::timeout(Duration::from_secs(30), frames.next()).await;
+            let frame = frame.expect("a frame comes").expect("the stream goes on")["data"]["changes"].take();
+            if frame["__typename"] == "UpToDate" {
+                return heard;
+            }
+            let id = frame["recordId"].as_str().unwrap().to_owned();
+            // That the team has changed is told as well.
+            if read_id(&id).is_some_and(|(kind, _)| kind != "team") {
+                heard.push(id);
+            }
+        }
+    };
+    let all = [company.clone(), interaction.clone(), two.mine.id("company")];
+    assert_eq!(heard().await, all);
+    // As if one of the two had come later than that.
+    let mighty = two.app.superuser().await;
+    let later = async |of: &Client| {
+        let sql = format!(
+            "UPDATE team_members SET since = now() + interval '1 hour' WHERE user_id = '{}'",
+            of.viewer().user_id
+        );
+        assert!(mighty.execute(&sql, &[]).await.unwrap() >= 1);
+    };
+    later(&two.other).await;
+    assert_eq!(heard().await, [two.mine.id("company")]);
+    // Who stays when the others change has been there since they came.
+    let members = json!([{ "userId": user(&two.me), "isLead": true }, { "userId": user(&two.other) }]);
+    let input = json!({ "teamId": team["team"]["id"], "members": members });
+    two.admin
+        .mutate("updateTeam", "UpdateTeamInput", "position", input)
+        .await;
+    assert_eq!(heard().await, [two.mine.id("company")]);
+    // The record as it is now is theirs to read.
+    let document = "query($id: ID!) { company(id: $id) { industry } }";
+    let read = two.me.query(document, json!({ "id": company })).await;
+    assert_eq!(read["company"]["industry"], "while together");
 }

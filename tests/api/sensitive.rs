@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dealstream::auth::{Origin, Role};
 use dealstream::config::Config;
-use dealstream::crm::secrets::{Renewal, renew, rotate};
+use dealstream::crm::secrets::{Renewal, renew, rotate, tend};
 use dealstream::db::id::{read_id, write_id};
 use dealstream::db::migrate;
 use dealstream::sensitive::DataKeys;
@@ -458,5 +458,66 @@ async fn a_new_master_key_reads_the_old_and_takes_over() {
         renew(&next.app.db, &keys, Renewal::Rotate(Some("nonsense"), false))
             .await
             .is_err()
+    );
+}
+
+#[tokio::test]
+async fn what_is_due_is_renewed_in_the_background_and_only_that() {
+    let app = alone("sensitive_tended").await;
+    let (one, two) = (app.tenant().await, app.tenant().await);
+    let a = secretive(&one, "A", TAX_ID).await;
+    let b = secretive(&two, "B", TAX_ID).await;
+    app.tenant().await;
+    let keys = DataKeys::new(app.app.vault.clone());
+    let ago = |days| chrono::Utc::now() - chrono::TimeDelta::days(days);
+    assert_eq!(
+        tend(&app.app.db, &keys, Some(ago(1))).await.unwrap(),
+        0,
+        "nothing is due"
+    );
+    let mighty = app.superuser().await;
+    let key_of = async |client: &Client| -> String {
+        let sql = format!(
+            "SELECT string_agg(DISTINCT key_id::text, ' ') FROM company_secrets WHERE tenant_id = '{}'",
+            client.viewer().tenant_id
+        );
+        mighty.query_one(&sql, &[]).await.unwrap().get(0)
+    };
+    let (before, other) = (key_of(&one).await, key_of(&two).await);
+    let older = format!(
+        "UPDATE data_keys SET created_at = now() - interval '2 days' WHERE tenant_id = '{}'",
+        one.viewer().tenant_id
+    );
+    mighty.batch_execute(&older).await.unwrap();
+    // Instances do it at the same time, and one of them makes the key.
+    let (first, second) = futures::join!(
+        tend(&app.app.db, &keys, Some(ago(1))),
+        tend(&app.app.db, &keys, Some(ago(1)))
+    );
+    assert!(first.unwrap() + second.unwrap() >= 1);
+    tend(&app.app.db, &keys, Some(ago(1))).await.unwrap();
+    assert_ne!(key_of(&one).await, before);
+    assert_eq!(key_of(&two).await, other);
+    let left: i64 = mighty
+        .query_one("SELECT count(*) FROM data_keys WHERE purpose = 'SEAL'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 2, "the old key is gone");
+    assert_eq!(shown(&one, &a).await["taxId"], TAX_ID);
+    assert_eq!(found(&one, TAX_ID).await, [a]);
+    // A new master key takes over by itself.
+    let bytes = STANDARD.encode([(); 32].map(|()| rand::random::<u8>()));
+    let config = Config {
+        master_keys: Some(format!("next:{bytes}").into()),
+        ..config()
+    };
+    let next = TestApp::on(app.url.clone(), config).await;
+    let keys = DataKeys::new(next.app.vault.clone());
+    assert_eq!(tend(&next.app.db, &keys, None).await.unwrap(), 2);
+    assert_eq!(tend(&next.app.db, &keys, None).await.unwrap(), 0);
+    assert_eq!(
+        shown(&next.acting_as(two.viewer().clone()), &b).await["taxId"],
+        TAX_ID
     );
 }

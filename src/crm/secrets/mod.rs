@@ -11,11 +11,17 @@ pub use mutations::SecretsMutation;
 pub use queries::insert_sealed;
 pub use types::{BankAccount, SecretsQuery, bank_account, tax_id};
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::db::Database;
 use crate::db::id::{read_id, write_id};
 use crate::error::{Error, Result};
+use crate::events::work::now;
 use crate::sensitive::{self, DataKeys};
 
 /// Values that are sealed anew in one transaction.
@@ -126,6 +132,73 @@ pub async fn renew(db: &Database, keys: &DataKeys, renewal: Renewal<'_>) -> Resu
             format!("Tenants: {tenants}, keys sealed by the current master key: {rewrapped}.")
         }
     })
+}
+
+/// How often is looked after the keys.
+const ROUND: Duration = Duration::from_secs(60 * 60);
+
+/// Looks after the keys by itself until `stop`: see [`tend`]. Not at once: with a new master key, instances that do not have
+/// it yet shall be gone before data keys are sealed by it.
+pub async fn keep(db: Database, keys: Arc<DataKeys>, age: Option<TimeDelta>, stop: CancellationToken) {
+    let endless = async {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            if let Err(error) = tend(&db, &keys, age.map(|age| now() - age)).await {
+                tracing::warn!(
+                    ?error,
+                    "the keys of sensitive fields cannot be looked after; trying on"
+                );
+            }
+        }
+    };
+    stop.run_until_cancelled(endless).await;
+}
+
+/// Does what is due, in all tenants: seals data keys by the current master key, makes new ones in the place of those that
+/// were made before `made_before`, and seals anew what is sealed under those that are not current. Instances may do it at
+/// the same time. Answers in how many tenants there was something to do.
+///
+/// # Errors
+/// When the database cannot say which tenants there are. What fails in one tenant does not stop the others.
+pub async fn tend(db: &Database, keys: &DataKeys, made_before: Option<DateTime<Utc>>) -> Result<usize> {
+    let tenants = sensitive::tenants(db, None).await?;
+    let of = tenants.len();
+    let mut done = 0;
+    for (number, tenant) in tenants.into_iter().enumerate() {
+        match tend_one(db, keys, tenant, made_before, (number + 1, of)).await {
+            Ok(had_to) => done += usize::from(had_to),
+            Err(error) => {
+                let tenant = write_id("tenant", tenant);
+                tracing::warn!(%tenant, ?error, "the keys of a tenant's sensitive fields cannot be renewed; trying on");
+            }
+        }
+    }
+    Ok(done)
+}
+
+async fn tend_one(
+    db: &Database,
+    keys: &DataKeys,
+    tenant: Uuid,
+    made_before: Option<DateTime<Utc>>,
+    (number, of): (usize, usize),
+) -> Result<bool> {
+    if let Some(than) = made_before
+        && keys.has_any(db, tenant).await?
+    {
+        let tx = db.begin(tenant).await?;
+        keys.renew_older(&tx, than).await?;
+        tx.commit().await?;
+    }
+    if !keys.is_behind(db, tenant).await? {
+        return Ok(false);
+    }
+    let rewrapped = rewrap(db, keys, tenant).await?;
+    let told = write_id("tenant", tenant);
+    let progress = |values| tracing::info!(tenant = %told, number, of, values, "sealed anew");
+    let rotated = rotate(db, keys, tenant, true, progress).await?;
+    tracing::info!(tenant = %told, number, of, rewrapped, values = rotated.values, keys = rotated.keys, "the keys of sensitive fields were renewed");
+    Ok(true)
 }
 
 async fn rewrap(db: &Database, keys: &DataKeys, tenant: Uuid) -> Result<usize> {

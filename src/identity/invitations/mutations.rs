@@ -388,11 +388,13 @@ async fn prove(
             &invited.email,
         )
         .await?;
-    if !password::verify(given, invited.password_hash.clone()).await? {
+    let wrong = || {
         let message = "This is not the password of the account with this address.";
-        return Err(Error::invalid("password", ProblemCode::Invalid, message));
-    }
-    attempt.succeeded().await;
+        Error::invalid("password", ProblemCode::Invalid, message)
+    };
+    let verified = password::verify(given, invited.password_hash.clone()).await;
+    let proved = verified.and_then(|right| right.then_some(()).ok_or_else(wrong));
+    attempt.settle(proved).await?;
     Ok((Proof::Account, By::FirstFactor))
 }
 

@@ -24,7 +24,7 @@ use crate::db::directory::{self, Account, Membership, Revocation, factors};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone, shown};
 use crate::mail::Mail;
 
 /// The second half of signing in.
@@ -134,7 +134,7 @@ pub struct RegenerateRecoveryCodesPayload {
 #[derive(SimpleObject)]
 pub struct ResetSecondFactorPayload {
     /// The user; null when there are `userErrors`.
-    user: Option<Arc<User>>,
+    user: Option<shown::Shown<identity::UserById>>,
     #[graphql(flatten)]
     outcome: Outcome,
 }
@@ -259,7 +259,10 @@ impl MfaMutation {
         })
         .await?;
         revocations(ctx).take_in(&revoked);
-        Ok(ResetSecondFactorPayload { user, outcome })
+        Ok(ResetSecondFactorPayload {
+            user: user.map(shown::Shown),
+            outcome,
+        })
     }
 }
 
@@ -476,6 +479,17 @@ async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: Uuid) -> Result<Op
     Ok(None)
 }
 
+/// A fault of ours is no wrong code.
+async fn settle_faults<T>(
+    attempt: Option<Attempt<'_>>,
+    checked: Result<T>,
+) -> Result<(Option<Attempt<'_>>, T)> {
+    match (attempt, checked) {
+        (Some(attempt), Err(error)) => attempt.settle(Err(error)).await,
+        (attempt, checked) => Ok((attempt, checked?)),
+    }
+}
+
 async fn verify(ctx: &Context<'_>, input: VerifySecondFactorInput) -> Result<SignedIn> {
     let code = Code::read(&input.code);
     let has_begun = async || {
@@ -488,8 +502,9 @@ async fn verify(ctx: &Context<'_>, input: VerifySecondFactorInput) -> Result<Sig
     };
     let account = has_begun().await?.account.id;
     let attempt = attempt(ctx, &code, account).await?;
-    let mut act = has_begun().await?;
-    let Some(shown) = act.check(ctx, &code).await? else {
+    let (attempt, mut act) = settle_faults(attempt, has_begun().await).await?;
+    let (attempt, shown) = settle_faults(attempt, act.check(ctx, &code).await).await?;
+    let Some(shown) = shown else {
         return Err(act.refuse().await);
     };
     if let Some(hash) = &act.token {
@@ -664,8 +679,9 @@ async fn prove(
             let code = Code::read(&code);
             let account = guarded().await?.account.id;
             let attempt = attempt(ctx, &code, account).await?;
-            let act = guarded().await?;
-            if act.check(ctx, &code).await?.is_none() {
+            let (attempt, act) = settle_faults(attempt, guarded().await).await?;
+            let (attempt, shown) = settle_faults(attempt, act.check(ctx, &code).await).await?;
+            if shown.is_none() {
                 return Err(act.refuse().await);
             }
             if let Some(attempt) = attempt {
@@ -703,10 +719,9 @@ async fn check_password(ctx: &Context<'_>, password: String) -> Result<Account> 
         )
         .await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let proved = password::verify(password, hash).await?;
-    let account = account.filter(|_| proved).ok_or_else(wrong_password)?;
-    attempt.succeeded().await;
-    Ok(account)
+    let proved = password::verify(password, hash).await;
+    let account = proved.and_then(|proved| account.filter(|_| proved).ok_or_else(wrong_password));
+    attempt.settle(account).await
 }
 
 fn wrong_password() -> Error {

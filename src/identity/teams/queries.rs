@@ -148,15 +148,23 @@ pub(super) async fn update(tx: &Transaction, team: &Team) -> Result<()> {
 /// # Errors
 /// As a user error when one of them does not exist.
 pub(super) async fn set_members(tx: &Transaction, team: Id<Team>, members: &[TeamMember]) -> Result<()> {
-    diesel::delete(team_members::table.filter(team_members::team_id.eq(team)))
-        .execute(&mut tx.conn())
-        .await?;
-    statement("INSERT INTO team_members (team_id, user_id, is_lead) SELECT * FROM unnest(?, ?, ?)")
-        .column::<SqlUuid, _, _>(members, |_| team)
-        .column::<SqlUuid, _, _>(members, |member| member.user_id)
-        .column::<Bool, _, _>(members, |member| member.is_lead)
-        .execute(&mut tx.conn())
-        .await?;
+    let staying: Vec<_> = members.iter().map(|member| member.user_id).collect();
+    let leaving = team_members::table.filter(
+        team_members::team_id
+            .eq(team)
+            .and(team_members::user_id.ne_all(staying)),
+    );
+    diesel::delete(leaving).execute(&mut tx.conn()).await?;
+    // Who stays has been in it since they came.
+    statement(
+        "INSERT INTO team_members (team_id, user_id, is_lead) SELECT * FROM unnest(?, ?, ?)
+         ON CONFLICT (tenant_id, team_id, user_id) DO UPDATE SET is_lead = excluded.is_lead",
+    )
+    .column::<SqlUuid, _, _>(members, |_| team)
+    .column::<SqlUuid, _, _>(members, |member| member.user_id)
+    .column::<Bool, _, _>(members, |member| member.is_lead)
+    .execute(&mut tx.conn())
+    .await?;
     Ok(())
 }
 
