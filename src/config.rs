@@ -250,7 +250,7 @@ pub struct Config {
 /// Providers by which people sign in, besides their passwords.
 #[derive(Debug, Clone, Args)]
 pub struct ProviderSettings {
-    /// Address by which browsers reach this server, such as https://api.example.com: other providers send people back to
+    /// Address by which browsers reach this server, such as `https://api.example.com`: other providers send people back to
     /// it, at `/sign-in/google/callback` and the like. Needed for signing in with them.
     #[arg(long, env = "DEALSTREAM_API_URL", value_parser = origin, global = true)]
     pub api_url: Option<String>,

@@ -302,8 +302,8 @@ async fn end_sessions(
     revoke.load(&mut &*conn).await
 }
 
-/// Ends everything by which somebody acts as an account in any tenant: sessions with their access tokens, and API keys.
-/// For when whoever had the account until now may have been somebody else. As the directory.
+/// Ends everything by which somebody acts as an account in any tenant, or could: sessions with their access tokens, API keys,
+/// and that other providers know them. For when whoever had the account until now may have been somebody else. As the directory.
 async fn take_away_access(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<Taken> {
     let api_keys = statement(
         "DELETE FROM api_keys k USING users u
@@ -313,6 +313,13 @@ async fn take_away_access(conn: &AsyncPgConnection, account: Uuid) -> diesel::Qu
     .bind::<SqlUuid, _>(account)
     .load(&mut &*conn)
     .await?;
+    for known in [
+        "DELETE FROM provider_proofs WHERE account_id = ?",
+        "DELETE FROM linked_identities WHERE account_id = ?",
+    ] {
+        let forget = statement(known).bind::<SqlUuid, _>(account);
+        forget.execute(&mut &*conn).await?;
+    }
     Ok(Taken {
         api_keys,
         // Access tokens and sockets of the keys end by this, too.

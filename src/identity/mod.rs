@@ -24,4 +24,4 @@ pub use teams::{Team, TeamById, TeamMutation, TeamQuery};
 pub use types::{IdentityQuery, currency_or_tenants};
 
 use mutations::{leave, revocations, rules_for};
-use queries::member;
+use queries::{hold_tenant, member};

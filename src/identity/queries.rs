@@ -398,6 +398,18 @@ pub(super) async fn member(tx: &Transaction, user: Id<User>) -> Result<Option<(T
     Ok(Some((tenant, user, rights)))
 }
 
+/// Lets nobody change the tenant before the transaction ends.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn hold_tenant(tx: &Transaction) -> Result<()> {
+    let tenant = tenants::table
+        .filter(tenants::id.eq(tx.tenant()))
+        .select(tenants::id);
+    tenant.for_share().execute(&mut tx.conn()).await?;
+    Ok(())
+}
+
 /// What came of beginning a session.
 pub(super) enum Begun {
     /// It has begun.
@@ -421,10 +433,7 @@ pub(super) async fn begin_session(
     let tx = session.db().begin(membership.tenant_id).await?;
     // Whoever changes the tenant's settings, the user, the password or the second factor at this moment holds a lock: the
     // session knows the old state and begins before the revocation, or the new one and begins after it.
-    let locked = tenants::table
-        .filter(tenants::id.eq(tx.tenant()))
-        .select(tenants::id);
-    locked.for_share().execute(&mut tx.conn()).await?;
+    hold_tenant(&tx).await?;
     let Some((tenant, user, rights)) = member(&tx, Id::from_uuid(membership.user_id)).await? else {
         return Ok(None);
     };

@@ -692,6 +692,20 @@ async fn a_tenant_that_requires_a_second_factor_wants_one_from_the_issuer_too() 
         issuer.sign(&claims)
     };
     assert!(app.identified(&token(Value::Null)).await.is_ok());
+    // Who has set one up here is not passed over, whatever the tenant wants.
+    let careful = signed_up(&app, "careful").await;
+    let careful = email_of(&careful).await;
+    let set_up = "INSERT INTO second_factors (account_id, secret, created_at, confirmed_at)
+                  SELECT id, 'x', now(), now() FROM accounts WHERE email = $1";
+    let superuser = app.superuser().await;
+    superuser.execute(set_up, &[&careful]).await.unwrap();
+    let mut claims = issuer.claims(&careful);
+    assert_eq!(
+        code(&app.identified(&issuer.sign(&claims)).await),
+        "UNAUTHENTICATED"
+    );
+    claims["amr"] = json!(["pwd", "mfa"]);
+    assert!(app.identified(&issuer.sign(&claims)).await.is_ok());
     let require = format!(
         "UPDATE tenants SET mfa_required = true WHERE id = '{}'",
         grace.viewer().tenant_id

@@ -356,6 +356,11 @@ async fn a_provider_is_a_first_factor_only() {
         pending["secondFactor"]["methods"],
         json!(["TOTP", "RECOVERY_CODE"])
     );
+    assert_eq!(
+        linked(&person.client).await,
+        json!([]),
+        "half a sign-in leaves nothing behind"
+    );
     let input = json!({ "token": pending["secondFactor"]["token"], "code": confirmed["recoveryCodes"][0] });
     let (field, ty) = ("verifySecondFactor", "VerifySecondFactorInput");
     let entered = site.app.anon().mutate(field, ty, "accessToken", input).await;

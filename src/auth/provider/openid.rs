@@ -106,6 +106,12 @@ fn is_yes(value: Option<&Value>) -> bool {
     }
 }
 
+/// Whether Google speaks for an address today: it hosts it. Of others it knows only that somebody read their mail once,
+/// perhaps years ago (<https://developers.google.com/identity/gsi/web/guides/verify-google-id-token>).
+fn vouches(email: &str, hosted: bool) -> bool {
+    hosted || email.ends_with("@gmail.com")
+}
+
 #[derive(Debug, Deserialize)]
 struct Claims {
     /// Compared already; a list of issuers is none.
@@ -120,6 +126,8 @@ struct Claims {
     _iat: i64,
     email: Option<String>,
     email_verified: Option<Value>,
+    /// The organisation that Google hosts the account for.
+    hd: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -236,6 +244,8 @@ impl OpenId {
         let id_token = tokens.extra_fields().id_token.as_deref();
         let id_token = id_token.ok_or(Fault::Refused("there is no ID token"))?;
         let claims = self.verify(&found, id_token, &secrets.nonce).await?;
+        let hosted = claims.hd.is_some();
+        let vouched = |email: &String| self.issuer != GOOGLE || vouches(email, hosted);
         let verified = is_yes(claims.email_verified.as_ref());
         let email = match (claims.email, &found.userinfo) {
             (Some(email), _) => Some(email).filter(|_| verified),
@@ -257,7 +267,7 @@ impl OpenId {
         Ok(Person {
             issuer: self.issuer.clone(),
             subject: claims.sub,
-            email: email.map(|email| email.trim().to_lowercase()),
+            email: email.map(|email| email.trim().to_lowercase()).filter(vouched),
         })
     }
 
@@ -379,6 +389,19 @@ mod tests {
 
     fn of(key: Value) -> Option<Algorithm> {
         algorithm_of(&serde_json::from_value(key).unwrap())
+    }
+
+    #[test]
+    fn google_speaks_for_the_addresses_that_it_hosts() {
+        assert!(vouches("ada@gmail.com", false));
+        assert!(vouches("ada@acme.example", true));
+        for other in [
+            "ada@acme.example",
+            "ada@gmail.com.acme.example",
+            "ada@notgmail.com",
+        ] {
+            assert!(!vouches(other, false), "{other}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Binary, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -221,12 +221,42 @@ pub enum Linked {
     Refused,
 }
 
-/// Links an identity to its account, or writes down that it was used again. The address of an account that is linked anew
-/// must be verified still.
+#[derive(QueryableByName)]
+struct Fits {
+    #[diesel(sql_type = Bool)]
+    fits: bool,
+}
+
+/// Whether an identity is linked to its account, or could be.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn link(db: &Database, proof: &Proof, now: DateTime<Utc>) -> Result<Linked> {
+pub async fn fits(db: &Database, proof: &Proof) -> Result<bool> {
+    let fits = read(db, async |conn| {
+        let look = statement(
+            "SELECT EXISTS (SELECT FROM linked_identities l WHERE l.issuer = p.issuer AND l.subject = p.subject
+                               AND l.account_id = p.account_id)
+                 OR NOT EXISTS (SELECT FROM linked_identities l WHERE l.issuer = p.issuer
+                               AND (l.subject = p.subject OR l.account_id = p.account_id))
+                AND EXISTS (SELECT FROM accounts a WHERE a.id = p.account_id AND a.email = p.email
+                               AND a.email_verified_at IS NOT NULL) AS fits
+               FROM (SELECT ?, ?, ?, ?) AS p (issuer, subject, account_id, email)",
+        )
+        .bind::<Text, _>(&proof.issuer)
+        .bind::<Text, _>(&proof.subject)
+        .bind::<SqlUuid, _>(proof.account_id)
+        .bind::<Text, _>(&proof.email);
+        Ok(look.get_result::<Fits>(&mut &*conn).await?.fits)
+    });
+    fits.await
+}
+
+/// Links an identity to its account, or writes down that it was used again. The address of an account that is linked anew
+/// must be verified still, and the account have the password that it was read with.
+///
+/// # Errors
+/// When the database fails.
+pub async fn link(db: &Database, proof: &Proof, account: &Account, now: DateTime<Utc>) -> Result<Linked> {
     let linked = write(db, async |conn| {
         let used = statement(
             "UPDATE linked_identities SET last_used_at = ? WHERE issuer = ? AND subject = ? AND account_id = ?",
@@ -240,7 +270,8 @@ pub async fn link(db: &Database, proof: &Proof, now: DateTime<Utc>) -> Result<Li
         }
         let insert = statement(
             "INSERT INTO linked_identities (issuer, subject, account_id, provider, email, linked_at, last_used_at)
-             SELECT ?, ?, id, ?, ?, ?, ? FROM accounts WHERE id = ? AND email = ? AND email_verified_at IS NOT NULL
+             SELECT ?, ?, id, ?, ?, ?, ? FROM accounts
+              WHERE id = ? AND password_hash = ? AND email = ? AND email_verified_at IS NOT NULL
              ON CONFLICT DO NOTHING",
         )
         .bind::<Text, _>(&proof.issuer)
@@ -250,6 +281,7 @@ pub async fn link(db: &Database, proof: &Proof, now: DateTime<Utc>) -> Result<Li
         .bind::<Timestamptz, _>(now)
         .bind::<Timestamptz, _>(now)
         .bind::<SqlUuid, _>(proof.account_id)
+        .bind::<Text, _>(&account.password_hash)
         .bind::<Text, _>(&proof.email);
         Ok(match insert.execute(&mut &*conn).await? {
             0 => Linked::Refused,

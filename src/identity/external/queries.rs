@@ -25,7 +25,7 @@ pub async fn member(db: &Database, proved: Proved) -> Result<Option<Viewer>> {
     if proved.email.len() > 1000 || proved.email.contains('\0') {
         return Ok(None);
     }
-    let Some((_, memberships)) = directory::find_account(db, &proved.email).await? else {
+    let Some((account, memberships)) = directory::find_account(db, &proved.email).await? else {
         return Ok(None);
     };
     let mut memberships = memberships.into_iter();
@@ -37,14 +37,17 @@ pub async fn member(db: &Database, proved: Proved) -> Result<Option<Viewer>> {
         return Ok(None);
     };
     let tx = db.begin(membership.tenant_id).await?;
-    // Whoever changes the user at this moment is waited for: the moment of the rights is later than that change.
+    // Whoever changes the tenant's settings or the user at this moment is waited for: the moment of the rights is later.
+    identity::hold_tenant(&tx).await?;
     let user = Id::from_uuid(membership.user_id);
     let Some((tenant, _, rights)) = identity::member(&tx, user).await? else {
         return Ok(None);
     };
-    if tenant.mfa_required && !proved.by_second_factor {
+    // Nobody gets past the second factor that somebody has set up here, either.
+    let is_needed = tenant.mfa_required || directory::factors::has_factor(&tx, account.id).await?;
+    if is_needed && !proved.by_second_factor {
         return Err(Error::Unauthenticated(
-            "This tenant requires a second factor. Sign in with one.",
+            "A second factor is required. Sign in with one.",
         ));
     }
     let now: DateTime<Utc> = diesel::select(clock_timestamp())

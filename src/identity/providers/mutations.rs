@@ -117,13 +117,20 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
         None => memberships.next(),
     };
     let membership = membership.ok_or_else(refused)?;
-    match identities::link(db, &proof, Utc::now()).await? {
-        Linked::Refused => return Err(refused()),
-        Linked::Now => tell_of_link(session, &proof).await?,
-        Linked::Before => {}
+    if !identities::fits(db, &proof).await? {
+        return Err(refused());
     }
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
     let admitted = admitted.ok_or_else(refused)?;
+    // Whoever has still to show a second factor leaves nothing behind that lasts; they are found by their address again.
+    if matches!(admitted, Admitted::SignedIn(_))
+        && matches!(
+            identities::link(db, &proof, &account, Utc::now()).await?,
+            Linked::Now
+        )
+    {
+        tell_of_link(session, &proof).await?;
+    }
     note_use(session, &proof, &membership).await?;
     Ok(admitted)
 }
