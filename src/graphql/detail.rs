@@ -49,7 +49,7 @@ impl From<String> for Detail {
 
 impl fmt::Debug for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&mask(&self.0))
+        f.write_str(HIDDEN)
     }
 }
 
@@ -65,13 +65,30 @@ impl ToSql<Text, Pg> for Detail {
     }
 }
 
-/// A detail as it is shown to who may not see it: `j•••@acme.example`, `•••• 42`.
-fn mask(detail: &str) -> String {
-    if let Some((local, domain)) = detail.rsplit_once('@') {
-        let first: String = local.chars().take(1).collect();
-        return format!("{first}{HIDDEN}@{domain}");
+/// A detail as it is shown to who may not see it, by the field that holds it and not by what it looks like: people write
+/// more into a field for telephone numbers than that.
+fn mask(field: &str, detail: &str) -> String {
+    match field {
+        "email" => masked_email(detail),
+        "phone" => masked_phone(detail),
+        _ => HIDDEN.to_owned(),
     }
-    let digits: Vec<char> = detail.chars().filter(char::is_ascii_digit).collect();
+}
+
+/// As `j•••@acme.example`.
+fn masked_email(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => {
+            let first: String = local.chars().take(1).collect();
+            format!("{first}{HIDDEN}@{domain}")
+        }
+        None => HIDDEN.to_owned(),
+    }
+}
+
+/// As `•••• 42`.
+fn masked_phone(number: &str) -> String {
+    let digits: Vec<char> = number.chars().filter(char::is_ascii_digit).collect();
     if digits.len() < LAST.1 {
         return HIDDEN.to_owned();
     }
@@ -97,11 +114,11 @@ impl OutputType for Detail {
         <String as OutputType>::create_type_info(registry)
     }
 
-    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
         Ok(Value::String(if shown(ctx) {
             self.0.clone()
         } else {
-            mask(&self.0)
+            mask(&field.node.name.node, &self.0)
         }))
     }
 }
@@ -120,25 +137,29 @@ impl OutputType for AddressLine<'_> {
     }
 }
 
+/// Whether a field is a contact detail that the viewer may not see. Elsewhere than in contacts and companies a field of such
+/// a name is none.
+pub fn is_hidden(viewer: Option<&Viewer>, entity: &str, field: &str) -> bool {
+    matches!(entity, "contact" | "company") && FIELDS.contains(&field) && !may_see(viewer)
+}
+
 /// The value of a field in an answer that shows it as JSON: masked when it is a contact detail that the viewer may not see.
-/// Elsewhere than in contacts and companies a field of such a name is none.
 pub fn value(
     viewer: Option<&Viewer>,
     entity: &str,
     field: &str,
     value: serde_json::Value,
 ) -> serde_json::Value {
-    let is_detail = matches!(entity, "contact" | "company") && FIELDS.contains(&field);
-    if !is_detail || may_see(viewer) {
+    if !is_hidden(viewer, entity, field) {
         return value;
     }
-    masked(value)
+    masked(field, value)
 }
 
-fn masked(value: serde_json::Value) -> serde_json::Value {
+fn masked(field: &str, value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value as Json;
     match value {
-        Json::String(text) => Json::String(mask(&text)),
+        Json::String(text) => Json::String(mask(field, &text)),
         Json::Object(lines) => {
             let hidden = |(name, line): (String, Json)| {
                 let shown = name == "countryCode" || line.is_null();
@@ -206,18 +227,24 @@ mod tests {
 
     #[test]
     fn a_masked_detail_tells_what_it_is_and_not_whose() {
-        for (detail, shown) in [
-            ("jane.doe@acme.example", "j•••@acme.example"),
-            ("\"a@b\"@acme.example", "\"•••@acme.example"),
-            ("@acme.example", "•••@acme.example"),
-            ("+49 170 1234542", "•••• 42"),
-            ("12345", "•••"),
-            ("ask for Bob", "•••"),
-            ("", "•••"),
-            ("é@ü.example", "é•••@ü.example"),
+        for (field, detail, shown) in [
+            ("email", "jane.doe@acme.example", "j•••@acme.example"),
+            ("email", "\"a@b\"@acme.example", "\"•••@acme.example"),
+            ("email", "@acme.example", "•••@acme.example"),
+            ("email", "é@ü.example", "é•••@ü.example"),
+            ("email", "0170 1234567", "•••"),
+            ("phone", "+49 170 1234542", "•••• 42"),
+            ("phone", "call Bob @ 0170 1234567", "•••• 67"),
+            ("phone", "bob@0170.1234567.example", "•••• 67"),
+            ("phone", "12345", "•••"),
+            ("phone", "ask for Bob", "•••"),
+            ("phone", "", "•••"),
+            ("address", "jane@acme.example", "•••"),
         ] {
-            assert_eq!(mask(detail), shown);
-            assert_eq!(format!("{:?}", Detail(detail.to_owned())), shown);
+            assert_eq!(mask(field, detail), shown);
+            let value = value(None, "contact", field, json!(detail));
+            assert_eq!(value, json!(shown));
+            assert_eq!(format!("{:?}", Detail(detail.to_owned())), HIDDEN);
         }
     }
 

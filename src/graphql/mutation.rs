@@ -170,19 +170,15 @@ fn changed(operation: &str) -> Option<(&'static str, Permission)> {
     })
 }
 
-/// A conflict tells the current values of fields, to who may read the record: masked, when they are contact details that
-/// the viewer may not see.
+/// A conflict tells the current values of fields, to who may read the record. Of contact details that the viewer may not see
+/// it does not even tell that they differ: who may write them blindly could guess them one by one.
 fn show_conflicts(viewer: Option<&Viewer>, operation: &str, conflicts: &mut Vec<(String, String)>) {
     let permits = |permission| viewer.is_some_and(|viewer| viewer.rights.permits(permission));
     let Some((entity, _)) = changed(operation).filter(|(_, read)| permits(*read)) else {
         conflicts.clear();
         return;
     };
-    for (field, current) in conflicts {
-        if let Ok(value) = serde_json::from_str(current) {
-            *current = detail::value(viewer, entity, field, value).to_string();
-        }
-    }
+    conflicts.retain(|(field, _)| !detail::is_hidden(viewer, entity, field));
 }
 
 /// When it is asked whether this was done before.

@@ -195,10 +195,23 @@ async fn neither_changes_nor_conflicts_tell_what_is_masked() {
         .await;
     assert_eq!(refused["userErrors"][0]["code"], "CONFLICT");
     assert!(!leaks(&refused), "{refused:#}");
+    // Not even whether it is the same as what they guess.
+    assert_eq!(refused["userErrors"][0]["conflicts"], json!([]));
+    let guess = async |email: &str| {
+        let input =
+            json!({ "contactId": it.contact, "email": email, "notes": "other", "expectedVersion": 1 });
+        let mut refused = it
+            .masked
+            .payload("updateContact", "UpdateContactInput", "position", input)
+            .await;
+        refused["userErrors"].take()
+    };
+    let wrong = guess("wrong@acme.example").await;
     assert_eq!(
-        refused["userErrors"][0]["conflicts"][0]["currentValue"],
-        "\"n•••@acme.example\""
+        wrong[0]["conflicts"],
+        json!([{ "field": "notes", "currentValue": "\"kept\"" }])
     );
+    assert_eq!(guess("new.secret@acme.example").await, wrong);
     let input =
         json!({ "contactId": it.contact, "email": "other.secret@acme.example", "idempotencyKey": "k" });
     for _ in 0..2 {
