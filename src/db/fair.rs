@@ -4,7 +4,8 @@
 //! to the tenant that holds the fewest of those that wait, and within a tenant to who has waited longest. An eighth of the
 //! places is never a tenant's that holds all the others: so one that comes now and then finds a connection at once, however
 //! long another's statements run. What is done before a tenant is known counts as a tenant of its own, and may take every
-//! place.
+//! place. One place is never a tenant's at all: who holds a place and looks something up that belongs to no tenant waits for
+//! others who do the same and hold nothing else, never for somebody who waits for them.
 //!
 //! While nobody waits this is a number under a lock that is never held for longer than it takes to count.
 
@@ -23,6 +24,9 @@ pub type Who = Option<Uuid>;
 /// The places of a pool, of connections or of anything else that tenants share.
 pub struct Gate {
     state: Mutex<State>,
+    places: usize,
+    /// Places that tenants may hold together.
+    of_tenants: usize,
     /// Places that one tenant may hold.
     most: usize,
     /// Those of one tenant that may wait at a time, and those of all.
@@ -51,19 +55,21 @@ pub struct Place {
 pub struct Full;
 
 impl Gate {
-    /// So many places, for which a bounded number may wait.
+    /// So many places, for which a bounded number may wait. One of them is kept for what belongs to no tenant, unless there
+    /// are but two.
     pub fn new(places: usize) -> Arc<Self> {
-        Self::with_room(places, WAITING)
+        Self::with_room(places, usize::from(places > 2), WAITING)
     }
 
     /// So many places, for which everybody may wait: who they are is bounded elsewhere.
     pub fn without_bounds(places: usize) -> Arc<Self> {
-        Self::with_room(places, (usize::MAX, usize::MAX))
+        Self::with_room(places, 0, (usize::MAX, usize::MAX))
     }
 
-    fn with_room(places: usize, room: (usize, usize)) -> Arc<Self> {
+    fn with_room(places: usize, kept: usize, room: (usize, usize)) -> Arc<Self> {
+        let of_tenants = places - kept;
         // Of three or fewer none can be spared.
-        let reserve = if places < 4 { 0 } else { (places / 8).max(1) };
+        let reserve = if places < 4 { 0 } else { (of_tenants / 8).max(1) };
         Arc::new(Self {
             state: Mutex::new(State {
                 free: places,
@@ -72,7 +78,9 @@ impl Gate {
                 turns: VecDeque::new(),
                 queued: 0,
             }),
-            most: places - reserve,
+            places,
+            of_tenants,
+            most: of_tenants - reserve,
             room,
         })
     }
@@ -106,7 +114,9 @@ impl Gate {
     }
 
     fn may_take(&self, state: &State, who: Who) -> bool {
-        who.is_none() || state.held.get(&who).is_none_or(|held| *held < self.most)
+        let held = |who: &Who| state.held.get(who).copied().unwrap_or_default();
+        let by_tenants = || self.places - state.free - held(&None);
+        who.is_none() || held(&who) < self.most && by_tenants() < self.of_tenants
     }
 
     fn give(self: &Arc<Self>, state: &mut State, who: Who) -> Place {
@@ -267,9 +277,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_place_is_no_tenants_and_never_all_of_them_wait_for_it() {
+        for places in [3, 4, 8, 16] {
+            let gate = Gate::new(places);
+            let mut held: Vec<_> = (1..places)
+                .map(|number| at_once(&gate, tenant(number as u128)))
+                .collect();
+            let mut another = line_up(&gate, tenant(99)).await;
+            // Each of those who hold a place looks something up beside it.
+            for _ in 1..places {
+                drop(at_once(&gate, None));
+                assert!(poll!(&mut another).is_pending(), "of {places}");
+            }
+            held.pop();
+            assert!(matches!(poll!(&mut another), Poll::Ready(Ok(_))), "of {places}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_becomes_free_goes_to_who_holds_the_fewest() {
         let gate = Gate::new(4);
-        let mut loud: Vec<_> = (0..3).map(|_| at_once(&gate, tenant(1))).collect();
+        let mut loud: Vec<_> = (0..2).map(|_| at_once(&gate, tenant(1))).collect();
+        let _else = at_once(&gate, tenant(9));
         let _server = at_once(&gate, None);
         let mut lines = Vec::new();
         for _ in 0..50 {

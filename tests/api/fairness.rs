@@ -41,7 +41,7 @@ async fn who_asks_once_does_not_wait_behind_who_asks_a_hundred_times() {
     app.settle().await;
     let db = &app.app.db;
     // All that one tenant may have is taken, by statements that do not end.
-    let held: Vec<_> = (0..3).map(|_| db.snapshot(loud.viewer().tenant_id)).collect();
+    let held: Vec<_> = (0..2).map(|_| db.snapshot(loud.viewer().tenant_id)).collect();
     for snapshot in &held {
         snapshot.conn().await.unwrap();
     }
@@ -51,7 +51,7 @@ async fn who_asks_once_does_not_wait_behind_who_asks_a_hundred_times() {
     // The reserve serves the quiet one meanwhile, again and again.
     for _ in 0..5 {
         quiet.query(QUERY, json!({})).await;
-        app.settle_but(3).await;
+        app.settle_but(2).await;
     }
     assert_eq!(db.waiting(), 100);
 
@@ -90,7 +90,7 @@ async fn who_gives_up_waiting_is_told_so_and_leaves_nothing_behind() {
     let client = app.tenant().await;
     app.settle().await;
     let db = &app.app.db;
-    let held: Vec<_> = (0..3).map(|_| db.snapshot(client.viewer().tenant_id)).collect();
+    let held: Vec<_> = (0..2).map(|_| db.snapshot(client.viewer().tenant_id)).collect();
     for snapshot in &held {
         snapshot.conn().await.unwrap();
     }
