@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::strength::Rules;
-use crate::auth::{Limiter, Policy, password};
+use crate::auth::{Limiter, Origin, Policy, password};
 use crate::config::SignUp;
 use crate::crm::pipelines;
 use crate::crypto::{self, Vault};
@@ -165,14 +165,16 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
     if mode == SignUp::Verified {
         mail.require()?;
     }
-    // Who guesses passwords is held up here as when signing in.
+    // Who guesses passwords is held up here as when signing in. Where addresses are verified everybody is answered the same,
+    // and who honestly signs up has failed at nothing: there the account alone counts it, as the network's sign-ups are
+    // counted above.
+    let nowhere = Origin::default();
+    let origin = match mode {
+        SignUp::Verified => &nowhere,
+        SignUp::Open | SignUp::Closed => session.origin(),
+    };
     let attempt = limiter
-        .attempt(
-            Policy::SignInNetwork,
-            session.origin(),
-            Policy::SignInAccount,
-            &email,
-        )
+        .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, &email)
         .await?;
     let checked = check_owner(session, &email, input.password).await;
     let (account, is_verified, proved, password_hash) = match checked {
