@@ -17,6 +17,7 @@ use dealstream::db::id::read_id;
 use dealstream::db::{Database, migrate};
 use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
+use dealstream::identity::mfa;
 use dealstream::sensitive::DataKeys;
 use dealstream::{api, audit, demo, events, http, telemetry};
 
@@ -59,6 +60,20 @@ enum Command {
     /// The keys that sign access tokens
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The people who sign in
+    #[command(subcommand)]
+    Users(UsersCommand),
+}
+
+#[derive(Subcommand)]
+enum UsersCommand {
+    /// Take away the second factor of somebody who has lost it and whom no admin can help, and end all their sessions.
+    /// Make sure before that it is they who ask
+    ResetSecondFactor {
+        /// The address that they sign in with
+        #[arg(long)]
+        email: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -156,6 +171,13 @@ fn run() -> Result<(), String> {
             Command::Migrate => Ok(()),
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Keys(command) => keys(&config, &url, &command).await,
+            Command::Users(UsersCommand::ResetSecondFactor { email }) => {
+                let db = Database::new(&url, 2, Duration::from_secs(10))?;
+                migrate::verify_isolation(&db).await?;
+                let hub = events::Hub::new(db.clone(), config.pace);
+                println!("{}", mfa::reset_second_factor(&db, &hub, &email).await?);
+                Ok(())
+            }
             Command::Audit(command) => {
                 let db = Database::new(&url, 2, Duration::from_secs(10))?;
                 migrate::verify_isolation(&db).await?;

@@ -207,7 +207,7 @@ pub async fn insert_account(tx: &Transaction, account: &Account) -> Result<()> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn account_at(tx: &Transaction, account: &Account) -> Result<Uuid> {
+pub async fn account_for(tx: &Transaction, account: &Account) -> Result<Uuid> {
     // The update that changes nothing answers the row and locks it, so that it is not removed meanwhile.
     let there = as_directory(tx, async |conn| {
         let insert = statement(
@@ -251,7 +251,7 @@ pub async fn still_has_password(tx: &Transaction, account: &Account) -> Result<b
     Ok(found.await?.is_some_and(|hash| hash == account.password_hash))
 }
 
-/// Changes an account's password, and ends its sessions in every tenant but one. Answers what was revoked, or nothing
+/// Changes an account's password, voids the links for a new one, and ends its sessions in every tenant but one. Answers what was revoked, or nothing
 /// when the password is no longer the one that was read.
 ///
 /// # Errors
@@ -270,6 +270,7 @@ pub async fn change_password(
         if update.execute(&mut &*conn).await? == 0 {
             return Ok(None);
         }
+        people::forget_resets(conn, account.id).await?;
         end_sessions(conn, account.id, Some(kept_session)).await.map(Some)
     });
     Ok(changed.await?)

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_graphql::Context;
 use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use super::loader::{Batch, Loaders};
 use super::reach::{Belongs, Vision};
 use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
+use crate::db::directory::people::{self, Person};
 use crate::db::reach::Sight;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
@@ -32,6 +35,8 @@ pub struct Session {
     disclosures: Disclosures,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
+    person: Mutex<Option<Asked>>,
+    aside: tokio::sync::Mutex<()>,
     signals: Arc<Signals>,
     /// What a viewer with a limited reach sees of what the signals tell.
     vision: Option<Vision>,
@@ -70,6 +75,9 @@ impl Signals {
     }
 }
 
+/// Of which user of which tenant it was asked who they are, and the answer.
+type Asked = ((Uuid, Uuid), Arc<OnceCell<Arc<Person>>>);
+
 /// One snapshot of the tenant's data with the loaders that read from it.
 pub struct Reading {
     snapshot: Arc<Snapshot>,
@@ -97,6 +105,8 @@ impl Session {
             disclosures: Disclosures::default(),
             idempotency_key: None,
             reading: Mutex::default(),
+            person: Mutex::default(),
+            aside: tokio::sync::Mutex::default(),
             signals: Arc::default(),
             vision: None,
         }
@@ -206,9 +216,37 @@ impl Session {
         Ok(reading.clone())
     }
 
+    /// Who a tenant's user is beyond the tenant. However often a document asks for it, that is read once: it takes a
+    /// connection beside the one of the view.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn person(&self, tenant: Uuid, user: Uuid) -> Result<Arc<Person>> {
+        let about = (tenant, user);
+        let answer = {
+            let mut asked = lock(&self.person);
+            match asked.as_ref().filter(|asked| asked.0 == about) {
+                Some((_, answer)) => answer.clone(),
+                None => asked.insert((about, Arc::default())).1.clone(),
+            }
+        };
+        let read = async || {
+            let _turn = self.aside().await;
+            people::person(&self.db, tenant, user).await.map(Arc::new)
+        };
+        Ok(answer.get_or_try_init(read).await?.clone())
+    }
+
+    /// Waits until nothing else of the operation reads what belongs to no tenant: however often a document asks for such
+    /// things, it has one connection for them at a time.
+    pub async fn aside(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.aside.lock().await
+    }
+
     /// Gives the view back: what is read hereafter is newer. The connection is released off the caller's path.
     pub fn finish(&self) {
         lock(&self.reading).take();
+        lock(&self.person).take();
     }
 
     /// As [`Session::work`], beside what is being read: for noting in the audit trail who looks at what.

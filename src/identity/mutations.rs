@@ -270,7 +270,7 @@ impl IdentityMutation {
                 updated_at: work.now(),
                 version: 1,
             };
-            let there = directory::account_at(work, &account).await?;
+            let there = directory::account_for(work, &account).await?;
             queries::insert_user(work, &user, there).await?;
             queries::await_verification(work, &user, account.id).await?;
             work.record(user.id, "CREATED", &user)?;
@@ -466,6 +466,8 @@ impl SignInPayload {
             }
             Some(Admitted::SignedIn(signed_in)) => signed_in,
         };
+        // Who they are may have changed by what let them in.
+        ctx.session().finish();
         let tokens = ctx.data_unchecked::<Arc<Tokens>>();
         let SignedIn {
             tenant,

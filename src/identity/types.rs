@@ -11,8 +11,7 @@ use super::roles::{CustomRole, CustomRoleById, RecordScopes, RoleScopes};
 use super::teams::{Team, TeamsByUser};
 use super::{Tenant, TenantById, User, UserById, queries};
 use crate::auth::{self, Permission, Role};
-use crate::db::directory::factors;
-use crate::db::directory::people;
+use crate::db::directory::people::Person;
 use crate::db::id::Id;
 use crate::error::{Error, Result};
 use crate::events::{self, Position};
@@ -191,15 +190,13 @@ impl Viewer {
     /// The tenants that you belong to and may enter with `switchTenant`, this one included, in the order in which you joined
     /// them. For an API key it is this one only.
     async fn memberships(&self, ctx: &Context<'_>) -> Result<Vec<Membership>> {
-        memberships(ctx, &self.viewer).await
+        memberships(&self.viewer, &*person(ctx, &self.viewer).await?)
     }
 
     /// Whether you have proved that your address is yours. Until then you can enter no tenant but the one that you founded
     /// or that made your account.
     async fn is_email_verified(&self, ctx: &Context<'_>) -> Result<bool> {
-        let (tenant, user) = (self.viewer.tenant_id, self.viewer.user_id);
-        let address = people::address_of(ctx.session().db(), tenant, user).await?;
-        Ok(address.is_some_and(|address| address.is_verified))
+        Ok(person(ctx, &self.viewer).await?.is_verified)
     }
 
     /// Your role, as your access token has it. `CUSTOM` stands for `customRole`.
@@ -226,8 +223,7 @@ impl Viewer {
 
     /// How many of your recovery codes are left. Without a second factor there are none.
     async fn recovery_codes_left(&self, ctx: &Context<'_>) -> Result<i32> {
-        let (tenant, user) = (self.viewer.tenant_id, self.viewer.user_id);
-        let left = factors::codes_left(ctx.session().db(), tenant, user).await?;
+        let left = person(ctx, &self.viewer).await?.codes_left;
         Ok(i32::try_from(left).unwrap_or(i32::MAX))
     }
 
@@ -247,6 +243,11 @@ impl Viewer {
         }
         .to_string())
     }
+}
+
+/// Who a viewer is beyond the tenant.
+async fn person(ctx: &Context<'_>, viewer: &auth::Viewer) -> Result<Arc<Person>> {
+    ctx.session().person(viewer.tenant_id, viewer.user_id).await
 }
 
 /// The currency that is given, or else the tenant's.

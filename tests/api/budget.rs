@@ -203,3 +203,28 @@ async fn moving_a_deal_costs_eight_statements_in_four_round_trips() {
 async fn an_idempotency_key_costs_one_statement_more_and_no_round_trip() {
     assert_cost(&cost_of_a_move(true).await, 9, 4);
 }
+
+#[tokio::test]
+async fn however_often_one_asks_about_oneself_the_directory_is_read_once() {
+    counter::install();
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let fields = |n| format!("m{n}: memberships {{ role }} e{n}: isEmailVerified c{n}: recoveryCodesLeft ");
+    let document = format!(
+        "{{ one: viewer {{ {} }} two: viewer {{ {} tenant {{ name }} }} }}",
+        (0..6).map(fields).collect::<String>(),
+        fields(6)
+    );
+    client.query(&document, json!({})).await;
+    app.settle().await;
+    counter::take();
+    let data = client.query(&document, json!({})).await;
+    assert_eq!(data["two"]["m6"][0]["role"], "ADMIN");
+    assert_eq!(
+        (&data["one"]["e0"], &data["one"]["c0"]),
+        (&json!(false), &json!(0))
+    );
+    let statements = counter::take().statements;
+    let reads = statements.iter().filter(|it| it.contains("dealstream_directory"));
+    assert_eq!(reads.count(), 1, "{statements:#?}");
+}

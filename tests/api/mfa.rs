@@ -5,13 +5,15 @@ use std::time::Duration;
 use chrono::Utc;
 use dealstream::auth::{Origin, Policy, Role};
 use dealstream::db::id::write_id;
+use dealstream::identity::mfa;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 use uuid::Uuid;
 
+use crate::support::app::config;
 use crate::support::counter;
-use crate::support::mail::{mailing, postman};
+use crate::support::mail::{self, mailing, postman};
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::{Client, TestApp};
 
@@ -396,11 +398,17 @@ async fn guesses_at_once_are_all_counted() {
     let (guess, token) = (wrong(&person.secret), half(&app, &person.email).await);
     let tries = (0..12).map(|_| verify(&app, &token, &guess));
     let outcomes: Vec<String> = join_all(tries).await.iter().map(outcome).collect();
-    let looked_at = outcomes.iter().filter(|it| *it == "INVALID").count();
-    assert!(
-        looked_at <= 4 && !outcomes.contains(&"IN".to_owned()),
-        "{outcomes:?}"
+    let of = |kind: &str| outcomes.iter().filter(|it| *it == kind).count();
+    let (looked_at, ended, waits) = (of("INVALID"), of("UNAUTHENTICATED"), of("RATE_LIMITED"));
+    assert_eq!(looked_at + ended + waits, 12, "{outcomes:?}");
+    // Four are told that they were wrong. The fifth is counted, too, and is told that it was the last.
+    assert_eq!(looked_at, 4, "{outcomes:?}");
+    let counted = format!(
+        "SELECT failures FROM second_factors WHERE account_id = (SELECT id FROM accounts WHERE email = '{}')",
+        person.email
     );
+    let row = app.superuser().await.query_one(&counted, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 5, "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -711,6 +719,8 @@ async fn an_admin_resets_the_second_factor_of_who_has_lost_it() {
         "a stolen session could do that"
     );
     let token = half(&app, &email).await;
+    // That somebody else has added them to another tenant takes nothing from their own.
+    add(&app.tenant().await, &email).await;
     assert_eq!(reset(&member).await["user"]["hasSecondFactor"], false);
     assert!(app.app.authenticate(&member.token()).await.is_err());
     assert_ne!(outcome(&verify(&app, &token, "123456").await), "IN");
@@ -1113,4 +1123,98 @@ async fn a_second_factor_waits_for_sessions_that_begin_without_it() {
     assert!(!asked.is_finished());
     beginning.commit().await.unwrap();
     assert_eq!(asked.await.unwrap()["userErrors"], json!([]));
+}
+
+#[tokio::test]
+async fn the_operator_helps_who_has_lost_everything_and_their_tenants_are_told() {
+    let app = TestApp::new().await;
+    let person = person(&app).await;
+    let second = app.tenant().await;
+    let input = json!({ "name": "G", "email": person.email, "password": PASSWORD, "role": "SALES" });
+    second
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    let (db, hub) = (&app.app.db, &app.app.hub);
+    let address = format!(" {} ", person.email.to_uppercase());
+    let told_operator = mfa::reset_second_factor(db, hub, &address).await.unwrap();
+    assert!(told_operator.contains(&person.email), "{told_operator}");
+    let detail = json!({ "by": "OPERATOR" });
+    for tenant in [&person.client, &second] {
+        assert_eq!(
+            told(&app, tenant).await.last(),
+            Some(&("RESET".to_owned(), detail.clone()))
+        );
+    }
+    let ended = "SELECT count(*) FROM sessions WHERE user_id = $1::text::uuid AND ended_at IS NULL";
+    let row = app
+        .superuser()
+        .await
+        .query_one(ended, &[&person.client.viewer().user_id.to_string()])
+        .await;
+    assert_eq!(row.unwrap().get::<_, i64>(0), 0, "no session goes on");
+    let payload = sign_in(&app, &person.email, None).await;
+    assert!(payload["accessToken"].is_string(), "{payload}");
+    let codes = "SELECT count(*) FROM recovery_codes JOIN accounts ON id = account_id WHERE email = $1";
+    let row = app.superuser().await.query_one(codes, &[&person.email]).await;
+    assert_eq!(row.unwrap().get::<_, i64>(0), 0);
+    // There is nothing to be taken away now, nor of somebody who is not there.
+    for email in [&person.email, "nobody@test.example"] {
+        assert!(mfa::reset_second_factor(db, hub, email).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn whoever_gets_no_session_keeps_the_recovery_codes_that_are_shown_once() {
+    let app = TestApp::on(mail::database("codes_without_session").await, config()).await;
+    let admin = signed_up(&app, "strict").await;
+    enrol(&admin).await;
+    let (_, email) = colleague(&app, &admin, Role::Sales).await;
+    admin
+        .mutate(
+            "updateTenant",
+            "UpdateTenantInput",
+            "tenant { id }",
+            json!({ "mfaRequired": true }),
+        )
+        .await;
+    let token = half(&app, &email).await;
+    let begun = begin(&app.anon(), json!({ "token": token })).await;
+    let secret = begun["secret"].as_str().unwrap();
+    let superuser = app.superuser().await;
+    let fail =
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no session'; END $$;
+                CREATE TRIGGER fail BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION fail()";
+    superuser.batch_execute(fail).await.unwrap();
+    let input = json!({ "token": token, "code": code(secret, 0) });
+    let confirmed = confirm(&app.anon(), input).await;
+    assert_eq!(confirmed["signedIn"], Value::Null, "{confirmed}");
+    let codes = texts(&confirmed["recoveryCodes"]);
+    assert_eq!(codes.len(), 10);
+    superuser
+        .batch_execute("DROP TRIGGER fail ON sessions")
+        .await
+        .unwrap();
+    let token = half(&app, &email).await;
+    assert_eq!(outcome(&verify(&app, &token, &codes[0]).await), "IN");
+}
+
+#[tokio::test]
+async fn a_tenant_that_adds_somebody_by_itself_cannot_keep_them_from_giving_their_second_factor_up() {
+    let app = TestApp::new().await;
+    let (person, other) = (person(&app).await, signed_up(&app, "strict").await);
+    enrol(&other).await;
+    add(&other, &person.email).await;
+    app.verify(&person.email).await;
+    let input = json!({ "mfaRequired": true });
+    other
+        .mutate("updateTenant", "UpdateTenantInput", "tenant { id }", input)
+        .await;
+    let input = json!({ "password": PASSWORD });
+    person
+        .client
+        .mutate("disableTotp", "DisableTotpInput", "__typename", input)
+        .await;
+    // There it is wanted all the same.
+    let asked = sign_in(&app, &person.email, Some(&other)).await;
+    assert_eq!(asked["secondFactor"]["methods"], json!(["ENROL"]), "{asked}");
 }

@@ -1,6 +1,6 @@
 //! Forgotten passwords, verified addresses and signing up: what a mailed link is good for, and what nothing tells.
 
-use dealstream::auth::Role;
+use dealstream::auth::{Origin, Role};
 use dealstream::config::SignUp;
 use dealstream::db::id::write_id;
 use serde_json::{Value, json};
@@ -431,10 +431,7 @@ async fn an_api_key_begins_no_session_and_stays_in_its_tenant() {
             "mutation($input: SwitchTenantInput!) { switchTenant(input: $input) { accessToken } }",
             json!({ "tenantId": tenant }),
         ),
-        (
-            "mutation($input: LeaveTenantInput!) { leaveTenant(input: $input) { position } }",
-            json!({}),
-        ),
+        ("mutation { leaveTenant { position } }", json!({})),
         (
             "mutation($input: VerifyEmailInput!) { verifyEmail(input: $input) { position } }",
             json!({ "token": "x" }),
@@ -457,9 +454,8 @@ async fn an_api_key_begins_no_session_and_stays_in_its_tenant() {
 }
 
 async fn leave(client: &Client) -> Value {
-    client
-        .payload("leaveTenant", "LeaveTenantInput", "isKept", json!({}))
-        .await
+    let document = "mutation { leaveTenant { isKept userErrors { field code } } }";
+    client.query(document, json!({})).await["leaveTenant"].take()
 }
 
 #[tokio::test]
@@ -563,6 +559,62 @@ async fn where_addresses_are_verified_signing_up_tells_nothing_and_a_link_comple
     assert_eq!(memberships(&second).await.len(), 2);
 }
 
+fn from(ip: &str) -> Origin {
+    Origin::new(Some(ip.parse().unwrap()), None, "1")
+}
+
+#[tokio::test]
+async fn who_signs_up_with_their_address_has_not_failed_to_sign_in() {
+    let app = mailing_with(|config| config.sign_up = Some(SignUp::Verified)).await;
+    let office = app.anon().with_origin(from("192.0.2.77"));
+    let ask = async |client: &Client, email: &str, password: &str| {
+        let document = "mutation($input: SignUpInput!) { signUp(input: $input) { mustConfirm } }";
+        let input = json!({ "tenantName": "T", "name": "N", "email": email, "password": password });
+        client.answer(document, json!({ "input": input })).await
+    };
+    for _ in 0..6 {
+        let asked = ask(&office, &address(), PASSWORD).await;
+        assert_eq!(asked["data"]["signUp"]["mustConfirm"], true, "{asked}");
+    }
+    let email = address();
+    assert_eq!(
+        ask(&office, &email, PASSWORD).await["data"]["signUp"]["mustConfirm"],
+        true
+    );
+    let token = postman().nth(&email, 1).await.token();
+    let document = "mutation($input: CompleteSignUpInput!) { completeSignUp(input: $input) { accessToken } }";
+    let input = json!({ "input": { "token": token, "password": PASSWORD } });
+    let done = office.answer(document, input).await;
+    assert!(
+        done["data"]["completeSignUp"]["accessToken"].is_string(),
+        "{done}"
+    );
+    // Who guesses at the password of one account is held up all the same, from wherever they do it.
+    let guesses = (0..6).map(async |n| {
+        let guesser = app.anon().with_origin(from(&format!("198.51.100.{n}")));
+        ask(&guesser, &email, OWN).await
+    });
+    let answers = futures::future::join_all(guesses).await;
+    let refused = |answer: &&Value| answer["errors"][0]["extensions"]["code"] == "RATE_LIMITED";
+    assert_eq!(answers.iter().filter(refused).count(), 1, "{answers:#?}");
+}
+
+#[tokio::test]
+async fn who_changes_their_password_voids_the_links_for_a_new_one_that_were_mailed_before() {
+    let app = mailing().await;
+    let grace = signed_up(&app, "changing").await;
+    let email = email_of(&grace).await;
+    request_reset(&app.anon(), &email).await;
+    let token = postman().nth(&email, 1).await.token();
+    let input = json!({ "currentPassword": PASSWORD, "newPassword": OWN });
+    grace
+        .mutate("changePassword", "ChangePasswordInput", "__typename", input)
+        .await;
+    let refused = reset(&app.anon(), &token, "what an intruder wants").await;
+    assert_eq!(refusal(&refused), ("token", "NOT_FOUND"));
+    assert!(sign_in(&app, &email, OWN, None).await.is_some());
+}
+
 #[tokio::test]
 async fn of_two_links_for_one_address_the_first_founds_and_the_other_is_void() {
     let app = mailing_with(|config| config.sign_up = Some(SignUp::Verified)).await;
@@ -656,14 +708,29 @@ async fn the_strictest_of_a_persons_tenants_decides_about_their_password() {
             .payload("changePassword", "ChangePasswordInput", "__typename", input)
             .await
     };
-    let input =
-        json!({ "name": "N", "email": email, "password": "twenty-four characters!!", "role": "VIEWER" });
-    strict
+    // Who adds somebody without asking them decides nothing about their password.
+    let (stricter, long) = (app.tenant().await, "x y".repeat(20));
+    let input = json!({ "minPasswordLength": 60 });
+    stricter
+        .mutate("updateTenant", "UpdateTenantInput", "tenant { id }", input)
+        .await;
+    let input = json!({ "name": "N", "email": email, "password": long, "role": "VIEWER" });
+    stricter
         .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    app.verify(&email).await;
+    let input = json!({ "email": email, "role": "VIEWER" });
+    strict
+        .mutate("inviteUser", "InviteUserInput", "invitation { id }", input)
+        .await;
+    let token = postman().nth(&email, 1).await.token();
+    let input = json!({ "token": token, "name": "N", "password": PASSWORD });
+    app.anon()
+        .mutate("acceptInvitation", "AcceptInvitationInput", "accessToken", input)
         .await;
     assert_eq!(refusal(&change(OWN).await), ("newPassword", "INVALID"));
     request_reset(&app.anon(), &email).await;
-    let token = postman().nth(&email, 1).await.token();
+    let token = postman().nth(&email, 2).await.token();
     assert_eq!(
         refusal(&reset(&app.anon(), &token, OWN).await),
         ("newPassword", "INVALID")

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Integer, Timestamptz, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::{Account, Revocation, as_directory, read};
+use super::{Account, Membership, Revocation, as_directory, write};
 use crate::db::Database;
 use crate::db::schema::{accounts, users};
 use crate::db::session::Transaction;
@@ -190,39 +190,28 @@ pub async fn replace_codes(tx: &Transaction, account: Uuid, hashes: &[[u8; 32]])
     Ok(())
 }
 
-/// How many recovery codes are left to the account of a tenant's user.
-///
-/// # Errors
-/// When the database fails.
-pub async fn codes_left(db: &Database, tenant: Uuid, user: Uuid) -> Result<i64> {
-    let found = read(db, async |conn| {
-        let left = statement(
-            "SELECT count(*) AS count FROM recovery_codes JOIN users USING (account_id) WHERE tenant_id = ? AND id = ?",
-        )
-        .bind::<SqlUuid, _>(tenant)
-        .bind::<SqlUuid, _>(user);
-        let left: Counted = left.get_result(&mut &*conn).await?;
-        Ok(left.count)
-    });
-    found.await
-}
-
-/// Whether a tenant where the account is active wants a second factor.
+/// Whether a tenant wants a second factor to which the account belongs by its own will, or the transaction's, where it is
+/// active. Who was added by somebody else's will alone is asked for one there, and is free of it everywhere else.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn is_required_somewhere(tx: &Transaction, account: Uuid) -> Result<bool> {
-    told(
-        tx,
-        "SELECT EXISTS (SELECT FROM users JOIN tenants ON tenants.id = users.tenant_id
-                         WHERE users.account_id = ? AND users.is_active AND tenants.mfa_required) AS is_so",
-        account,
-    )
-    .await
+    let tenant = tx.tenant();
+    let required = as_directory(tx, async |conn| {
+        let ask = statement(
+            "SELECT EXISTS (SELECT FROM users JOIN tenants ON tenants.id = users.tenant_id
+                             WHERE users.account_id = ? AND users.is_active AND tenants.mfa_required
+                               AND (NOT users.awaits_verification OR users.tenant_id = ?)) AS is_so",
+        )
+        .bind::<SqlUuid, _>(account)
+        .bind::<SqlUuid, _>(tenant);
+        ask.get_result::<Told>(&mut &*conn).await
+    });
+    Ok(required.await?.is_so)
 }
 
-/// Whether the account has a user in another tenant than the transaction's, active or not. It then stays so, either way,
-/// to the end of the transaction.
+/// Whether the account belongs by its own will to another tenant than the transaction's, active or not. It then stays so,
+/// either way, to the end of the transaction.
 ///
 /// # Errors
 /// When the database fails.
@@ -232,7 +221,12 @@ pub async fn is_elsewhere(tx: &Transaction, account: Uuid) -> Result<bool> {
         // Whoever adds a user to the account locks it too.
         let locked = accounts::table.find(account).select(accounts::id).for_update();
         locked.first::<Uuid>(&mut &*conn).await.optional()?;
-        let elsewhere = users::table.filter(users::account_id.eq(account).and(users::tenant_id.ne(tenant)));
+        let elsewhere = users::table.filter(
+            users::account_id
+                .eq(account)
+                .and(users::tenant_id.ne(tenant))
+                .and(users::awaits_verification.eq(false)),
+        );
         diesel::select(diesel::dsl::exists(elsewhere))
             .get_result(&mut &*conn)
             .await
@@ -293,19 +287,46 @@ async fn told(tx: &Transaction, question: &'static str, account: Uuid) -> Result
 /// # Errors
 /// When the database fails.
 pub async fn remove(tx: &Transaction, account: Uuid) -> Result<bool> {
-    let removed = as_directory(tx, async |conn| {
-        let remove =
-            statement("DELETE FROM second_factors WHERE account_id = ? AND confirmed_at IS NOT NULL")
-                .bind::<SqlUuid, _>(account);
-        let removed = remove.execute(&mut &*conn).await?;
-        let unmark = statement(
-            "UPDATE users SET has_second_factor = false WHERE account_id = ? AND has_second_factor",
-        )
-        .bind::<SqlUuid, _>(account);
-        unmark.execute(&mut &*conn).await?;
-        Ok(removed == 1)
-    });
+    let removed = as_directory(tx, async |conn| take_away(conn, account).await);
     Ok(removed.await?)
+}
+
+async fn take_away(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<bool> {
+    let remove = statement("DELETE FROM second_factors WHERE account_id = ? AND confirmed_at IS NOT NULL")
+        .bind::<SqlUuid, _>(account);
+    let removed = remove.execute(&mut &*conn).await?;
+    let unmark =
+        statement("UPDATE users SET has_second_factor = false WHERE account_id = ? AND has_second_factor")
+            .bind::<SqlUuid, _>(account);
+    unmark.execute(&mut &*conn).await?;
+    Ok(removed == 1)
+}
+
+/// Takes the second factor away of who signs in with an address, in lower case, and ends their sessions in every tenant.
+/// Answers their users there; nothing when there is no such account, or it has no second factor.
+///
+/// # Errors
+/// When the database fails.
+pub async fn reset(db: &Database, email: &str) -> Result<Option<Vec<Membership>>> {
+    let reset = write(db, async |conn| {
+        let account = accounts::table
+            .filter(accounts::email.eq(email))
+            .select(accounts::id)
+            .for_update();
+        let Some(account) = account.first::<Uuid>(&mut &*conn).await.optional()? else {
+            return Ok(None);
+        };
+        if !take_away(conn, account).await? {
+            return Ok(None);
+        }
+        super::end_sessions(conn, account, None).await?;
+        let users = users::table
+            .filter(users::account_id.eq(account))
+            .order(users::tenant_id)
+            .select((users::tenant_id, users::id));
+        Ok(Some(users.load(&mut &*conn).await?))
+    });
+    reset.await
 }
 
 /// Ends an account's sessions in every tenant, but for one.

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -181,19 +181,18 @@ pub struct Known<'a> {
     pub password_hash: &'a str,
 }
 
-/// Whether the account is there, still has this password and, when asked for, a verified address; it then stays so to the
-/// end of the transaction.
+/// Whether the account is there, still has this password, and a verified address; it then stays so to the end of the
+/// transaction.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn is_still(tx: &Transaction, known: &Known<'_>, verified: bool) -> Result<bool> {
+pub async fn is_still_verified(tx: &Transaction, known: &Known<'_>) -> Result<bool> {
     let found = as_directory(tx, async |conn| {
         let look = statement(
-            "SELECT id FROM accounts WHERE id = ? AND password_hash = ? AND (email_verified_at IS NOT NULL) = ? FOR SHARE",
+            "SELECT id FROM accounts WHERE id = ? AND password_hash = ? AND email_verified_at IS NOT NULL FOR SHARE",
         )
         .bind::<SqlUuid, _>(known.account_id)
-        .bind::<Text, _>(known.password_hash)
-        .bind::<Bool, _>(verified);
+        .bind::<Text, _>(known.password_hash);
         look.get_result::<super::Found>(&mut &*conn).await.optional()
     });
     Ok(found.await?.is_some())
@@ -224,6 +223,15 @@ pub async fn hand_over_account(
         take_away_access(conn, known.account_id).await.map(Some)
     });
     Ok(handed_over.await?)
+}
+
+/// Voids the links for a new password that were mailed to an account. As the directory.
+pub(super) async fn forget_resets(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<usize> {
+    statement("DELETE FROM links WHERE account_id = ? AND purpose = ?")
+        .bind::<SqlUuid, _>(account)
+        .bind::<Text, _>(Purpose::PasswordReset)
+        .execute(&mut &*conn)
+        .await
 }
 
 async fn forget_links(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<usize> {
@@ -313,7 +321,7 @@ struct Answer {
     yes: bool,
 }
 
-/// What a password must be for an account: the strictest of its tenants decides.
+/// What a password must be for an account: the strictest decides of the tenants that it belongs to by its own will.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct PasswordRules {
     /// Characters at least.
@@ -344,7 +352,7 @@ pub async fn password_rules(db: &Database, account: Uuid) -> Result<Option<Passw
             "SELECT max(t.min_password_length) AS min_length,
                     array_agg(t.name) || array_agg(u.name) || array_agg(u.email) AS words
                FROM users u JOIN tenants t ON t.id = u.tenant_id
-              WHERE u.account_id = ?
+              WHERE u.account_id = ? AND u.is_active AND NOT u.awaits_verification
              HAVING count(*) > 0",
         )
         .bind::<SqlUuid, _>(account);
@@ -380,18 +388,39 @@ pub struct Place {
     pub user_id: Uuid,
     #[diesel(sql_type = Text)]
     pub role: String,
-    #[diesel(sql_type = SqlUuid)]
-    pub account_id: Uuid,
 }
 
-/// The tenants that the account of a tenant's user may enter, oldest first; that tenant's own is always among them.
+/// What somebody is beyond the tenant that they are a user of.
+#[derive(Debug, Default)]
+pub struct Person {
+    /// Whether they have proved that their address is theirs.
+    pub is_verified: bool,
+    /// How many recovery codes are left to them.
+    pub codes_left: i64,
+    /// The tenants that they may enter, oldest first; the one that was asked about is always among them.
+    pub places: Vec<Place>,
+}
+
+#[derive(QueryableByName)]
+struct PlaceOf {
+    #[diesel(embed)]
+    place: Place,
+    #[diesel(sql_type = Bool)]
+    is_verified: bool,
+    #[diesel(sql_type = BigInt)]
+    codes_left: i64,
+}
+
+/// The person that a tenant's user is, by one statement: whoever asks may hold another connection meanwhile.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn places(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Place>> {
-    let found = read(db, async |conn| {
+pub async fn person(db: &Database, tenant: Uuid, user: Uuid) -> Result<Person> {
+    let found: Result<Vec<PlaceOf>> = read(db, async |conn| {
         let places = statement(
-            "SELECT u.tenant_id, t.name AS tenant_name, u.id AS user_id, u.role, u.account_id
+            "SELECT u.tenant_id, t.name AS tenant_name, u.id AS user_id, u.role,
+                    a.email_verified_at IS NOT NULL AS is_verified,
+                    (SELECT count(*) FROM recovery_codes c WHERE c.account_id = own.account_id) AS codes_left
                FROM users own
                JOIN users u ON u.account_id = own.account_id
                JOIN tenants t ON t.id = u.tenant_id
@@ -404,8 +433,15 @@ pub async fn places(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Place
         .bind::<SqlUuid, _>(tenant)
         .bind::<SqlUuid, _>(user);
         Ok(places.load(&mut &*conn).await?)
-    });
-    found.await
+    })
+    .await;
+    // The account is the same in all of them.
+    Ok(found?.into_iter().fold(Person::default(), |mut person, row| {
+        person.is_verified = row.is_verified;
+        person.codes_left = row.codes_left;
+        person.places.push(row.place);
+        person
+    }))
 }
 
 /// Whether somebody else than this user is an admin of the tenant who can sign in: active, and not waiting to prove an

@@ -20,7 +20,7 @@ use crate::events::Work;
 use crate::graphql::input::Check;
 use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
 use crate::identity::mfa::{self, Admitted, By};
-use crate::identity::recovery::tell_tenants;
+use crate::identity::recovery::{no_link, tell_tenants};
 use crate::identity::roles;
 use crate::identity::{self, CustomRole, SignInPayload, User, check_grant, revocations, rules_for};
 use crate::mail::{Letter, Mail};
@@ -253,12 +253,6 @@ fn check_days(check: &mut Check, days: Option<i32>) -> TimeDelta {
     TimeDelta::days(i64::from(days.unwrap_or(DAYS).clamp(1, 30)))
 }
 
-/// The same for a link that never was, has expired, or was used or revoked.
-fn no_link() -> Error {
-    let message = "This link is not valid, or no longer. Ask for a new one.";
-    Error::invalid("token", ProblemCode::NotFound, message)
-}
-
 /// How who accepts has proved to be who they are.
 enum Proof {
     /// They know the password of the account with this address, which was verified before.
@@ -411,7 +405,7 @@ async fn settle_account(work: &Work, invited: &Invited, proof: Proof) -> Result<
             });
     match (known, proof) {
         (Some(known), Proof::Account) => {
-            let still = people::is_still(work, &known, true).await?;
+            let still = people::is_still_verified(work, &known).await?;
             still
                 .then_some((known.account_id, Taken::default()))
                 .ok_or(Error::Unavailable)

@@ -108,6 +108,7 @@ impl InvitationQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "What stands behind the `#` of the link.")] token: String,
     ) -> Option<Result<InvitationPreview>> {
+        let _turn = ctx.session().aside().await;
         let found = people::invited_by(ctx.session().db(), &crypto::token_hash(&token)).await;
         found.map(|found| found.map(InvitationPreview::from)).transpose()
     }

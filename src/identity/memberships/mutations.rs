@@ -17,14 +17,6 @@ pub struct SwitchTenantInput {
     tenant_id: Id<Tenant>,
 }
 
-/// Leaving the tenant that one is signed in to.
-#[derive(Debug, InputObject)]
-pub struct LeaveTenantInput {
-    /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
-    /// It is remembered for seven days.
-    idempotency_key: Option<String>,
-}
-
 /// The answer to `leaveTenant`.
 #[derive(SimpleObject)]
 pub struct LeaveTenantPayload {
@@ -54,16 +46,12 @@ impl MembershipMutation {
 
     /// Leaves the tenant that you are signed in to, and ends your sessions there. Your user is removed, or deactivated when
     /// records refer to it. The last active admin cannot leave. Whoever belongs to no tenant any more can no longer sign in
-    /// at all.
+    /// at all. To repeat it is harmless: who is told `UNAUTHENTICATED` has left.
     #[graphql(guard = "InPerson")]
-    async fn leave_tenant(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "Leaving.")] input: LeaveTenantInput,
-    ) -> Result<LeaveTenantPayload> {
+    async fn leave_tenant(&self, ctx: &Context<'_>) -> Result<LeaveTenantPayload> {
         let viewer = ctx.viewer()?;
         let mut revoked = Vec::new();
-        let (is_kept, outcome) = mutate_alone(ctx, "leaveTenant", input.idempotency_key, async |work| {
+        let (is_kept, outcome) = mutate_alone(ctx, "leaveTenant", None, async |work| {
             let (kept, ended) = identity::leave(work, viewer).await?;
             revoked.push(ended);
             Ok(kept)
@@ -81,8 +69,9 @@ async fn switch(ctx: &Context<'_>, input: SwitchTenantInput) -> Result<Admitted>
     let db = ctx.session().db();
     let account = directory::account_of(db, viewer.tenant_id, viewer.user_id).await?;
     let account = account.ok_or_else(unknown)?;
-    let places = people::places(db, viewer.tenant_id, viewer.user_id).await?;
-    let place = places
+    let person = people::person(db, viewer.tenant_id, viewer.user_id).await?;
+    let place = person
+        .places
         .into_iter()
         .find(|place| place.tenant_id == input.tenant_id.uuid())
         .ok_or_else(unknown)?;

@@ -1,12 +1,11 @@
 //! Memberships in the schema.
 
-use async_graphql::{Context, SimpleObject};
+use async_graphql::SimpleObject;
 
 use crate::auth::{self, Role};
-use crate::db::directory::people::{self, Place};
+use crate::db::directory::people::{Person, Place};
 use crate::db::id::Id;
 use crate::error::{Error, Result};
-use crate::graphql::ContextExt;
 use crate::identity::Tenant;
 
 /// A tenant that you belong to.
@@ -32,22 +31,22 @@ pub struct TenantName {
 /// The tenants that a viewer's account may enter.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn memberships(ctx: &Context<'_>, viewer: &auth::Viewer) -> Result<Vec<Membership>> {
-    let places = people::places(ctx.session().db(), viewer.tenant_id, viewer.user_id).await?;
-    let membership = |place: Place| {
+/// When the database has a role that we do not know.
+pub fn memberships(viewer: &auth::Viewer, person: &Person) -> Result<Vec<Membership>> {
+    let membership = |place: &Place| {
         Ok(Membership {
             is_current: place.tenant_id == viewer.tenant_id,
             role: place.role.parse().map_err(Error::internal)?,
             tenant: TenantName {
                 id: Id::from_uuid(place.tenant_id),
-                name: place.tenant_name,
+                name: place.tenant_name.clone(),
             },
         })
     };
     // A program acts in the one tenant whose key it has.
-    let seen = places
-        .into_iter()
+    let seen = person
+        .places
+        .iter()
         .filter(|place| viewer.in_person().is_ok() || place.tenant_id == viewer.tenant_id);
     seen.map(membership).collect()
 }

@@ -17,5 +17,5 @@ mod types;
 
 pub use model::{Admitted, By, PendingSignIn, SecondFactorMethod};
 pub(super) use mutations::require_of_all;
-pub use mutations::{MfaMutation, admit};
+pub use mutations::{MfaMutation, admit, reset_second_factor};
 pub(super) use queries::SecondFactorOfUser;

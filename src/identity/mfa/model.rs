@@ -233,6 +233,5 @@ mod tests {
             assert_eq!(tenant_of(text), None, "{text}");
         }
         assert!(new_token(Uuid::nil()).starts_with("AAAA"));
-        tenant_of(&token).unwrap();
     }
 }

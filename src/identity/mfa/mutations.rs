@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::super::queries::{self as identity, Begun};
 use super::super::roles::{check_grant, rights_of};
-use super::super::{SignInPayload, SignedIn, User, sessions};
+use super::super::{SignInPayload, SignedIn, User, revocations, sessions};
 use super::model::{
     Admitted, By, Code, PENDING, Pending, PendingSignIn, SecondFactor, SecondFactorMethod,
     new_recovery_codes, new_token, password_state, sealing_context, tenant_of,
@@ -18,12 +18,13 @@ use super::model::{
 use super::queries;
 use crate::auth::throttle::{Attempt, Policy};
 use crate::auth::totp::Totp;
-use crate::auth::{Limiter, Permission, Revocations, password};
+use crate::auth::{Limiter, Permission, password};
 use crate::crypto::{self, Vault};
+use crate::db::Database;
 use crate::db::directory::{self, Account, Membership, Revocation, factors};
-use crate::db::id::Id;
+use crate::db::id::{Id, write_id};
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::Work;
+use crate::events::{Hub, Work};
 use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone, shown};
 use crate::mail::Mail;
 
@@ -108,7 +109,8 @@ pub struct BeginTotpEnrolmentPayload {
 pub struct ConfirmTotpEnrolmentPayload {
     /// Ten codes, each of which stands in for the app once. They are shown this once: keep them in a safe place.
     recovery_codes: Option<Vec<String>>,
-    /// Your session, when you began with the token that `signIn` answered.
+    /// Your session, when you began with the token that `signIn` answered. If it is null then, the second factor is set up
+    /// all the same: keep the codes, and sign in with it.
     signed_in: Option<SignInPayload>,
     #[graphql(flatten)]
     outcome: Outcome,
@@ -181,8 +183,16 @@ impl MfaMutation {
     ) -> Result<ConfirmTotpEnrolmentPayload> {
         let (confirmed, outcome) = Outcome::of(confirm(ctx, input).await)?;
         let (recovery_codes, signed_in) = match confirmed {
-            Some((codes, Some(signed_in))) => (Some(codes), Some(SignInPayload::of(ctx, signed_in)?)),
-            Some((codes, None)) => (Some(codes), None),
+            Some((codes, signed_in)) => {
+                let entered = signed_in.and_then(|signed_in| {
+                    let entered = SignInPayload::of(ctx, signed_in);
+                    let unable = |error: &Error| {
+                        tracing::warn!(?error, "a session could not begin with a new second factor")
+                    };
+                    entered.inspect_err(unable).ok()
+                });
+                (Some(codes), entered)
+            }
             None => (None, None),
         };
         Ok(ConfirmTotpEnrolmentPayload {
@@ -456,16 +466,13 @@ fn void() -> Error {
     Error::Unauthenticated("This sign-in has ended. Sign in again.")
 }
 
-fn factor_of(user: Id<User>) -> Id<SecondFactor> {
+pub(super) fn factor_of(user: Id<User>) -> Id<SecondFactor> {
     Id::from_uuid(user.uuid())
 }
 
-fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
-    ctx.data_unchecked::<Arc<Revocations>>()
-}
-
 /// Begins to count a code as wrong. Whoever waits here for others of the same network must hold neither a connection nor
-/// locks that those need to get on: what has to be known of the account is looked up before, and once more after. Recovery codes cannot be guessed: whoever has guessed at codes by time, in the
+/// locks that those need to get on: what has to be known of the account is looked up before, and once more after. Recovery
+/// codes cannot be guessed: whoever has guessed at codes by time, in the
 /// place of the one who owns them, does not shut them out.
 async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: Uuid) -> Result<Option<Attempt<'a>>> {
     let limiter = ctx.data_unchecked::<Arc<Limiter>>();
@@ -757,4 +764,41 @@ pub(in crate::identity) async fn require_of_all(work: &Work) -> Result<Vec<Revoc
         return Err(Error::invalid("mfaRequired", ProblemCode::NotAllowed, message));
     }
     factors::end_sessions_without_factor(work).await
+}
+
+/// Takes the second factor away of who signs in with an address, ends their sessions in every tenant, and notes it in the
+/// trails of their tenants. For somebody who has lost their app and their codes, and whom no admin can help: the sole admin
+/// of a tenant, or who belongs to several. Answers what to tell the operator, who has made sure that it is they who ask.
+///
+/// # Errors
+/// A sentence for the operator: also when nothing was there to be taken away.
+pub async fn reset_second_factor(db: &Database, hub: &Arc<Hub>, email: &str) -> Result<String, String> {
+    let told = |error: Error| {
+        tracing::error!(?error, "a second factor cannot be reset");
+        error.message()
+    };
+    let email = email.trim().to_lowercase();
+    let users = factors::reset(db, &email).await.map_err(told)?;
+    let users = users
+        .ok_or_else(|| format!("nobody signs in with {email} and a second factor: nothing is changed"))?;
+    let tenants = users.len();
+    for Membership { tenant_id, user_id } in users {
+        let noted = async {
+            let mut work = Work::begin(db, hub.clone(), tenant_id, None).await?;
+            let detail = json!({ "by": "OPERATOR" });
+            work.record(factor_of(Id::from_uuid(user_id)), "RESET", &detail)?;
+            let position = work.append().await?;
+            work.commit(position).await
+        };
+        noted.await.map_err(|error| {
+            let tenant = write_id("tenant", tenant_id);
+            format!(
+                "the second factor is taken away, but the trail of {tenant} does not tell of it: {}",
+                told(error)
+            )
+        })?;
+    }
+    Ok(format!(
+        "The second factor of {email} is taken away, and all sessions have ended. Noted in the trails of tenants: {tenants}."
+    ))
 }

@@ -3,4 +3,4 @@
 mod mutations;
 
 pub use mutations::RecoveryMutation;
-pub(super) use mutations::tell_tenants;
+pub(super) use mutations::{no_link, tell_tenants};

@@ -152,8 +152,8 @@ fn mail<'a>(ctx: &Context<'a>) -> &'a Mail {
     ctx.data_unchecked::<Arc<Mail>>()
 }
 
-/// The same for a link that never was, has expired or was used.
-fn no_link() -> Error {
+/// The same for a link that never was, has expired, or was used or revoked.
+pub(in crate::identity) fn no_link() -> Error {
     let message = "This link is not valid, or no longer. Ask for a new one.";
     Error::invalid("token", ProblemCode::NotFound, message)
 }

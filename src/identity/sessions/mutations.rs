@@ -8,12 +8,12 @@ use serde_json::json;
 use super::Session;
 use super::model::RefreshToken;
 use super::queries::{self, Refreshed, Which};
-use crate::auth::{Limiter, Policy, Revocations};
+use crate::auth::{Limiter, Policy};
 use crate::crypto::Vault;
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::{ContextExt, InPerson, Outcome, mutate};
-use crate::identity::{SignInPayload, SignedIn};
+use crate::identity::{SignInPayload, SignedIn, revocations};
 
 /// A session to go on with.
 #[derive(Debug, InputObject)]
@@ -145,11 +145,6 @@ impl SessionMutation {
         revocations(ctx).take_in(&revoked);
         Ok(RevokeOtherSessionsPayload { outcome })
     }
-}
-
-/// What this process knows of ended sessions. What has just been committed is told to it at once.
-fn revocations<'a>(ctx: &Context<'a>) -> &'a Revocations {
-    ctx.data_unchecked::<Arc<Revocations>>()
 }
 
 async fn refresh(ctx: &Context<'_>, token: &str) -> Result<SignedIn> {
