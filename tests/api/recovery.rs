@@ -600,6 +600,33 @@ async fn who_signs_up_with_their_address_has_not_failed_to_sign_in() {
 }
 
 #[tokio::test]
+async fn a_new_password_ends_the_wait_that_wrong_ones_have_brought_wherever_one_is() {
+    let app = mailing().await;
+    let grace = signed_up(&app, "locked").await;
+    let email = email_of(&grace).await;
+    let try_from = async |ip: &str, password: &str| {
+        let document = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
+        let input = json!({ "input": { "email": email, "password": password } });
+        let answer = app.anon().with_origin(from(ip)).answer(document, input).await;
+        let code = answer["errors"][0]["extensions"]["code"].as_str();
+        code.unwrap_or("IN").to_owned()
+    };
+    for n in 0..5 {
+        assert_eq!(
+            try_from(&format!("198.51.100.{n}"), "wrong").await,
+            "UNAUTHENTICATED"
+        );
+    }
+    assert_eq!(try_from("203.0.113.5", PASSWORD).await, "RATE_LIMITED");
+    request_reset(&app.anon(), &email).await;
+    let token = postman().nth(&email, 1).await.token();
+    let telephone = app.anon().with_origin(from("192.0.2.9"));
+    assert_eq!(reset(&telephone, &token, OWN).await["userErrors"], json!([]));
+    assert_eq!(try_from("192.0.2.9", OWN).await, "IN");
+    assert_eq!(try_from("203.0.113.6", OWN).await, "IN");
+}
+
+#[tokio::test]
 async fn who_changes_their_password_voids_the_links_for_a_new_one_that_were_mailed_before() {
     let app = mailing().await;
     let grace = signed_up(&app, "changing").await;

@@ -244,21 +244,19 @@ impl Limiter {
         })
     }
 
-    /// Notes that whoever comes from there has proved otherwise that the account is theirs, by a mailed link, say: from now
-    /// on it has a count of its own there, which begins anew.
+    /// Notes that whoever comes from there has proved otherwise that the account is theirs, by a mailed link, and has given
+    /// it a new password: what was guessed at before is forgotten, and from now on it has a count of its own there.
     pub async fn vouch(&self, by_account: Policy, origin: &Origin, account: &str) {
-        let (Some(network), Some(limit)) = (origin.network(), self.limit(by_account)) else {
+        let Some(of_account) = self.charge(by_account, account, 0) else {
             return;
         };
-        let place = self.place(by_account, &network, account);
-        self.get_to_know(&place).await;
-        let count = Charge {
-            policy: by_account,
-            key: place,
-            limit,
-            cost: 0,
-        };
-        self.give_back(std::iter::once((&count, true))).await;
+        let mut counts = vec![of_account];
+        if let Some(network) = origin.network() {
+            let key = self.place(by_account, &network, account);
+            self.get_to_know(&key).await;
+            counts.push(Charge { key, ..of_account });
+        }
+        self.give_back(counts.iter().map(|count| (count, true))).await;
     }
 
     /// Gives back what charges took, or forgets all of what is kept under their keys.
