@@ -259,7 +259,9 @@ mod tests {
             .expect("there is room");
         assert!(many.iter_mut().all(|one| one.now_or_never().is_none()));
         drop(other);
-        assert_eq!(many.iter_mut().filter_map(|one| one.now_or_never()).count(), 1);
+        // Kept, or else the next would have it in turn.
+        let served: Vec<_> = many.iter_mut().filter_map(|one| one.now_or_never()).collect();
+        assert_eq!(served.len(), 1);
     }
 
     #[tokio::test]
@@ -296,8 +298,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_becomes_free_goes_to_who_holds_the_fewest() {
-        let gate = Gate::new(4);
-        let mut loud: Vec<_> = (0..2).map(|_| at_once(&gate, tenant(1))).collect();
+        let gate = Gate::new(5);
+        let mut loud: Vec<_> = (0..3).map(|_| at_once(&gate, tenant(1))).collect();
         let _else = at_once(&gate, tenant(9));
         let _server = at_once(&gate, None);
         let mut lines = Vec::new();
