@@ -332,6 +332,8 @@ pub struct Pace {
     pub tidy: Duration,
     /// How long a mail waits after the first failure; each further one doubles it.
     pub mail: Duration,
+    /// How long nobody else takes a mail that somebody has begun to send: longer than sending may take.
+    pub mail_claim: Duration,
 }
 
 impl Default for Pace {
@@ -342,6 +344,7 @@ impl Default for Pace {
             linger: Duration::from_secs(30),
             tidy: Duration::from_secs(300),
             mail: Duration::from_secs(5),
+            mail_claim: Duration::from_secs(300),
         }
     }
 }

@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest time between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
+/// How long a mail is kept that cannot be read.
+const UNREADABLE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often a mail is offered that the server refuses for good: it may have been misconfigured for a while.
 const REFUSALS: i32 = 3;
 
@@ -52,6 +55,8 @@ pub struct Mail {
     way: Way,
     /// The pause after the first failure; each further one doubles it.
     pause: Duration,
+    /// How long a claim lasts.
+    claim: Duration,
     news: Notify,
 }
 
@@ -67,6 +72,7 @@ impl Mail {
             writer: Writer::new(config)?,
             way: Way::new(config)?,
             pause: config.pace.mail,
+            claim: config.pace.mail_claim,
             news: Notify::new(),
         }))
     }
@@ -135,7 +141,7 @@ impl Mail {
         let look = LOOK.min(self.pause);
         let mut failing = false;
         loop {
-            match mailing::claim(&self.db, AT_ONCE).await {
+            match mailing::claim(&self.db, AT_ONCE, self.claim).await {
                 Ok(claimed) if claimed.is_empty() => {
                     failing = false;
                     tokio::select! {
@@ -173,8 +179,12 @@ impl Mail {
         let letter = match self.open(mail) {
             Ok(letter) => letter,
             Err(error) => {
-                tracing::error!(mail = %mail.id, ?error, "a mail cannot be read and is not sent");
-                self.note(mailing::done(&self.db, mail.id).await);
+                // Another instance may have the master key that it was sealed by.
+                tracing::error!(mail = %mail.id, ?error, "a mail cannot be read and is not sent from here");
+                self.note(match mail.age > UNREADABLE.as_secs_f64() {
+                    true => mailing::done(&self.db, mail.id).await,
+                    false => mailing::again(&self.db, mail.id, self.pause_after(mail.attempts)).await,
+                });
                 return;
             }
         };
@@ -195,9 +205,13 @@ impl Mail {
             return;
         }
         tracing::warn!(mail = %mail.id, kind, %failure, "a mail could not be sent yet; it is tried again");
-        let doublings = u32::try_from(mail.attempts - 1).unwrap_or_default().min(16);
-        let pause = self.pause.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+        let pause = self.pause_after(mail.attempts);
         self.note(mailing::again(&self.db, mail.id, pause).await);
+    }
+
+    fn pause_after(&self, attempts: i32) -> Duration {
+        let doublings = u32::try_from(attempts - 1).unwrap_or_default().min(16);
+        self.pause.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
     }
 
     /// What fails here is mended by itself: the claim ends, and the mail is taken again.

@@ -15,9 +15,6 @@ use crate::db::statement::statement;
 use crate::db::text_enum::text_enum;
 use crate::error::Result;
 
-/// How long nobody else takes a mail that somebody has begun to send. Longer than sending may take.
-const CLAIMED_SECONDS: f64 = 300.0;
-
 /// A mail that is to be sent now.
 #[derive(QueryableByName)]
 pub struct Claimed {
@@ -66,14 +63,14 @@ pub async fn post(db: &Database, id: Uuid, sealed: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn claim(db: &Database, most: i64) -> Result<Vec<Claimed>> {
+pub async fn claim(db: &Database, most: i64, lasts: Duration) -> Result<Vec<Claimed>> {
     let claimed = write(db, async |conn| {
         let claim = statement(
             "UPDATE mails SET attempts = attempts + 1, due_at = now() + make_interval(secs => ?)
               WHERE id IN (SELECT id FROM mails WHERE due_at <= now() ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED)
           RETURNING id, sealed, attempts, extract(epoch FROM now() - created_at)::float8 AS age",
         )
-        .bind::<Double, _>(CLAIMED_SECONDS)
+        .bind::<Double, _>(lasts.as_secs_f64())
         .bind::<BigInt, _>(most);
         let claimed: Vec<Claimed> = claim.load(&mut &*conn).await?;
         let forget = statement("DELETE FROM links WHERE expires_at < now()");

@@ -91,7 +91,7 @@ impl Postman {
                     return found[count - 1].clone();
                 }
                 assert!(
-                    began.elapsed() < Duration::from_secs(30),
+                    began.elapsed() < Duration::from_secs(90),
                     "no mail to {email} came"
                 );
                 mails = inbox
@@ -186,6 +186,8 @@ pub fn with_mail(port: u16) -> Config {
         sign_up: Some(dealstream::config::SignUp::Open),
         pace: Pace {
             mail: Duration::from_millis(100),
+            // What a test has claimed that ends is sent by another.
+            mail_claim: Duration::from_secs(15),
             ..Pace::default()
         },
         ..config()
