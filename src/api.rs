@@ -31,7 +31,7 @@ use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
 use crate::graphql::limits::{self, Documents, Limits};
-use crate::graphql::{Batch, ContextExt};
+use crate::graphql::{Batch, ContextExt, Eager};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
 use crate::identity::memberships::MembershipMutation;
@@ -132,7 +132,7 @@ async fn find_node(ctx: &Context<'_>, id: &str) -> Option<Result<Node>> {
         B::Value: Into<Node>,
     {
         let found = ctx.find::<B>(permission, uuid.into()).await?;
-        Some(found.map(Into::into))
+        Some(found.map(|Eager(record)| record.into()))
     }
     if let Err(error) = ctx.viewer() {
         return Some(Err(error));

@@ -1,7 +1,5 @@
 //! Following records of every kind at once.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Enum, ID, Object, Subscription, Union};
 
 use super::{Node, find_node};
@@ -15,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Position};
 use crate::graphql::change::{Change, ChangeKind, Followed, is_visible};
 use crate::graphql::stream::{self, Frames, MustRefetch, UpToDate};
-use crate::graphql::{ContextExt, Session};
+use crate::graphql::{ContextExt, Record, Session};
 use crate::identity::{CustomRole, Team, Tenant, User, UserById};
 
 /// The kinds of record that `changes` tells of.
@@ -101,7 +99,7 @@ impl RecordChangedEvent {
     }
 
     /// The user who made the change; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.change.actor()).await
     }
 }
@@ -128,7 +126,7 @@ impl RecordDeletedEvent {
     }
 
     /// The user who deleted the record; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.change.actor()).await
     }
 }

@@ -1,7 +1,5 @@
 //! The audit trail in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, ID, InputObject, Object};
 use serde_json::Value;
 
@@ -16,7 +14,7 @@ use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::detail;
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::{DateTime, Json};
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// Something that somebody did, or tried to do: an entry of the tenant's audit trail. Entries are never changed or removed,
@@ -44,7 +42,7 @@ impl AuditEvent {
     }
 
     /// The user who acted, or for whom a program did; null when there was none, or when they have been removed since.
-    async fn actor(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn actor(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.actor_id).await
     }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::scalar::not_a;
-use super::{Batch, ContextExt};
+use super::{Batch, ContextExt, Eager, EagerList};
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::select::{
@@ -157,14 +157,17 @@ fn read_cursor(cursor: &Cursor, tag: u32, column: SortColumn) -> Result<(SortVal
 }
 
 /// A page of records.
-pub struct Connection<T: Listed> {
+pub type Connection<T> = Eager<Page<T>>;
+
+/// What there is to say of a page.
+pub struct Page<T: Listed> {
     rows: Arc<Rows<Arc<T>>>,
     page: PageRequest<T::Order>,
     tag: u32,
     total: Option<i64>,
 }
 
-impl<T: Listed> Connection<T> {
+impl<T: Listed> Page<T> {
     /// A page as it was read, with the number of all records when the client asked for it.
     pub fn new(
         tenant: Uuid,
@@ -193,13 +196,24 @@ impl<T: Listed> Connection<T> {
 /// Reads a page of a root list, counting all of it in the same round trip when the client asks for the count.
 /// `listing` is asked again when the count needs a statement of its own.
 ///
+/// Boxed, as [`nested`].
+///
 /// # Errors
 /// [`Error::BadInput`] for paging arguments or filters that make no sense; and when the database fails.
-pub async fn paged<T: ReadRow, L: Into<Listing>>(
+pub fn paged<'a, T: ReadRow, L: Into<Listing> + 'a>(
+    ctx: &'a Context<'_>,
+    args: PageArgs,
+    order: (T::Order, OrderDirection),
+    listing: impl Fn() -> Result<L> + Send + Sync + 'a,
+) -> BoxFuture<'a, Result<Connection<T>>> {
+    Box::pin(root_page(ctx, args, order, listing))
+}
+
+async fn root_page<T: ReadRow, L: Into<Listing>>(
     ctx: &Context<'_>,
     args: PageArgs,
     (field, direction): (T::Order, OrderDirection),
-    listing: impl Fn() -> Result<L>,
+    listing: impl Fn() -> Result<L> + Send + Sync,
 ) -> Result<Connection<T>> {
     let tenant = ctx.viewer()?.tenant_id;
     let request = args.request::<T>(tenant, field, direction == OrderDirection::Desc)?;
@@ -228,7 +242,7 @@ pub async fn paged<T: ReadRow, L: Into<Listing>>(
             (page.await?, None)
         }
     };
-    Ok(Connection::new(tenant, request, Arc::new(rows), total))
+    Ok(Eager(Page::new(tenant, request, Arc::new(rows), total)))
 }
 
 /// A list that hangs on another record, such as the contacts of a company.
@@ -298,12 +312,8 @@ async fn nested_page<C: Children>(
     } else {
         (page.await?, None)
     };
-    Ok(Connection::new(
-        tenant,
-        request,
-        rows.unwrap_or_else(|| Arc::new(Rows::none())),
-        total,
-    ))
+    let rows = rows.unwrap_or_else(|| Arc::new(Rows::none()));
+    Ok(Eager(Page::new(tenant, request, rows, total)))
 }
 
 /// Where a page stands in its list.
@@ -319,7 +329,7 @@ pub struct PageInfo {
     end_cursor: Option<Cursor>,
 }
 
-impl<T: Listed + OutputType> TypeName for Connection<T> {
+impl<T: Listed + OutputType> TypeName for Page<T> {
     fn type_name() -> Cow<'static, str> {
         format!("{}Connection", <T as OutputType>::type_name()).into()
     }
@@ -327,35 +337,35 @@ impl<T: Listed + OutputType> TypeName for Connection<T> {
 
 /// A page of records, with cursors to go on from.
 #[Object(name_type)]
-impl<T: Listed + OutputType + async_graphql::ObjectType> Connection<T> {
+impl<T: Listed + OutputType + async_graphql::ObjectType> Page<T> {
     /// The records of this page, each with its cursor.
-    async fn edges(&self) -> Vec<Edge<T>> {
+    async fn edges(&self) -> EagerList<Vec<Edge<T>>> {
         let edge = |row: &Arc<T>| Edge {
             cursor: self.cursor(row),
             node: row.clone(),
         };
-        self.rows.rows.iter().map(edge).collect()
+        EagerList(self.rows.rows.iter().map(edge).collect())
     }
 
     /// The records of this page.
-    async fn nodes(&self) -> &[Arc<T>] {
-        &self.rows.rows
+    async fn nodes(&self) -> EagerList<&[Arc<T>]> {
+        EagerList(&self.rows.rows)
     }
 
     /// Where this page stands in the list.
-    async fn page_info(&self) -> PageInfo {
+    async fn page_info(&self) -> Eager<PageInfo> {
         let (ahead, behind) = (self.rows.more, self.page.from.is_some());
         let (next, previous) = if self.page.backward {
             (behind, ahead)
         } else {
             (ahead, behind)
         };
-        PageInfo {
+        Eager(PageInfo {
             has_next_page: next,
             has_previous_page: previous,
             start_cursor: self.rows.rows.first().map(|row| self.cursor(row)),
             end_cursor: self.rows.rows.last().map(|row| self.cursor(row)),
-        }
+        })
     }
 
     /// The number of all records in the list, over all pages. Counted only when asked for.
@@ -380,8 +390,8 @@ impl<T: Listed + OutputType> TypeName for Edge<T> {
 #[Object(name_type)]
 impl<T: Listed + OutputType + async_graphql::ObjectType> Edge<T> {
     /// The record.
-    async fn node(&self) -> &Arc<T> {
-        &self.node
+    async fn node(&self) -> Eager<&Arc<T>> {
+        Eager(&self.node)
     }
 
     /// The record's place in the list, for `after` and `before`.

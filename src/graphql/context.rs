@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use super::eager::Eager;
 use super::loader::{Batch, Loaders};
 use super::reach::{Belongs, Vision};
 use crate::auth::{Means, Origin, Permission, Viewer};
@@ -312,7 +313,7 @@ pub trait ContextExt {
     fn relation<B: Batch>(
         &self,
         key: impl Into<Option<B::Key>> + Send,
-    ) -> impl Future<Output = Option<Result<B::Value>>> + Send;
+    ) -> impl Future<Output = Option<Result<Eager<B::Value>>>> + Send;
 
     /// Loads a record for a root field, if the viewer has the permission. As [`ContextExt::relation`], an error makes
     /// this one field null; a guard would make all of `data` null.
@@ -320,7 +321,7 @@ pub trait ContextExt {
         &self,
         permission: Permission,
         key: B::Key,
-    ) -> impl Future<Output = Option<Result<B::Value>>> + Send;
+    ) -> impl Future<Output = Option<Result<Eager<B::Value>>>> + Send;
 }
 
 impl ContextExt for Context<'_> {
@@ -342,11 +343,15 @@ impl ContextExt for Context<'_> {
         })
     }
 
-    async fn relation<B: Batch>(&self, key: impl Into<Option<B::Key>> + Send) -> Option<Result<B::Value>> {
-        self.load::<B>(key.into()?).await.transpose()
+    async fn relation<B: Batch>(
+        &self,
+        key: impl Into<Option<B::Key>> + Send,
+    ) -> Option<Result<Eager<B::Value>>> {
+        let found = self.load::<B>(key.into()?).await.transpose()?;
+        Some(found.map(Eager))
     }
 
-    async fn find<B: Batch>(&self, permission: Permission, key: B::Key) -> Option<Result<B::Value>> {
+    async fn find<B: Batch>(&self, permission: Permission, key: B::Key) -> Option<Result<Eager<B::Value>>> {
         match self.viewer().and_then(|viewer| viewer.require(permission)) {
             Ok(()) => self.relation::<B>(key).await,
             Err(error) => Some(Err(error)),

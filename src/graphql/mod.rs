@@ -2,12 +2,13 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
+//! every change · [`eager`] objects in answers · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
 
 pub mod change;
 pub mod connection;
 pub mod context;
 pub mod detail;
+pub mod eager;
 pub mod filter;
 pub mod guard;
 pub mod id;
@@ -23,6 +24,7 @@ pub mod stream;
 
 pub use connection::{Connection, OrderDirection, PageArgs};
 pub use context::{ContextExt, Session};
+pub use eager::{Eager, EagerList, Record};
 pub use guard::{Can, InPerson};
 pub use loader::Batch;
 pub use mutation::{Outcome, mutate, mutate_alone};

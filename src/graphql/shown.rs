@@ -6,8 +6,9 @@ use std::borrow::Cow;
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
-use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextSelectionSet, ObjectType, OutputType, Positioned, ServerResult, Value};
 
+use super::eager::object;
 use super::{Batch, Session};
 
 /// A record of the kind that `B` loads. For who may not read that kind the field is null, with an error that names the
@@ -16,7 +17,7 @@ pub struct Shown<B: Batch>(pub B::Value);
 
 impl<B: Batch> OutputType for Shown<B>
 where
-    B::Value: OutputType,
+    B::Value: ObjectType,
 {
     fn type_name() -> Cow<'static, str> {
         <B::Value as OutputType>::type_name()
@@ -30,7 +31,7 @@ where
         let session = ctx.data_unchecked::<std::sync::Arc<Session>>();
         let permitted = session.viewer().and_then(|viewer| viewer.require(B::READ));
         match permitted {
-            Ok(()) => self.0.resolve(ctx, field).await,
+            Ok(()) => object(ctx, &self.0).await,
             Err(error) => {
                 let error = async_graphql::Error::from(error).into_server_error(field.pos);
                 Err(ctx.set_error_path(error))

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::headers::RequestId;
 use crate::auth::throttle::Balance;
+use crate::graphql::eager;
 use crate::graphql::limits::{self, Documents, Prepared, Refusal};
 
 /// The request as HTTP is not one that this server takes.
@@ -116,7 +117,9 @@ pub fn executed(mut response: Response, cost: Option<Cost>, id: &RequestId, most
         member(&mut body, "errors", &response.errors);
     }
     if refused.is_none() {
-        member(&mut body, "data", &response.data);
+        comma(&mut body);
+        body.extend_from_slice(b"\"data\":");
+        eager::write(&response.data, &mut body);
     }
     if let Some(cost) = cost {
         comma(&mut body);

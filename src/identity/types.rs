@@ -18,7 +18,7 @@ use crate::events::{self, Position};
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::filter::{EnumFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, Eager, OrderDirection, PageArgs, Record};
 
 /// The organisation that all data belongs to. Nothing of it is seen by another tenant.
 #[Object]
@@ -104,7 +104,7 @@ impl User {
     }
 
     /// The role of the tenant's own that the user has, if it is one.
-    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Record<CustomRole>>> {
         ctx.relation::<CustomRoleById>(self.custom_role_id).await
     }
 
@@ -136,7 +136,7 @@ impl User {
         if viewer.user_id != self.id.uuid() && viewer.require(Permission::UsersWrite).is_err() {
             return None;
         }
-        ctx.relation::<SecondFactorOfUser>(self.id).await
+        ctx.load::<SecondFactorOfUser>(self.id).await.transpose()
     }
 
     /// Counts the changes of the user.
@@ -166,23 +166,25 @@ impl Viewer {
 #[Object]
 impl Viewer {
     /// Your user in the tenant; null when it is there no more.
-    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         match &self.known {
-            Some((_, user)) => Some(Ok(user.clone())),
-            None => ctx
-                .load_known::<UserById>(Id::from_uuid(self.viewer.user_id))
-                .await
-                .transpose(),
+            Some((_, user)) => Some(Ok(Eager(user.clone()))),
+            None => {
+                let id = Id::from_uuid(self.viewer.user_id);
+                let user = ctx.load_known::<UserById>(id).await.transpose()?;
+                Some(user.map(Eager))
+            }
         }
     }
 
     /// The tenant that you are signed in to.
-    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Arc<Tenant>>> {
+    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Record<Tenant>>> {
         match &self.known {
-            Some((tenant, _)) => Some(Ok(tenant.clone())),
+            Some((tenant, _)) => Some(Ok(Eager(tenant.clone()))),
             None => {
                 let id = Id::from_uuid(self.viewer.tenant_id);
-                ctx.load_known::<TenantById>(id).await.transpose()
+                let tenant = ctx.load_known::<TenantById>(id).await.transpose()?;
+                Some(tenant.map(Eager))
             }
         }
     }
@@ -205,10 +207,10 @@ impl Viewer {
     }
 
     /// The role of the tenant's own that you have, if it is one.
-    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Record<CustomRole>>> {
         let id = self.viewer.rights.custom_role.filter(|_| self.known.is_none())?;
         let role = ctx.load_known::<CustomRoleById>(Id::from_uuid(id)).await;
-        role.transpose()
+        Some(role.transpose()?.map(Eager))
     }
 
     /// Whose records you reach, as your access token has it.
@@ -312,7 +314,7 @@ impl IdentityQuery {
     }
 
     /// The tenant that you are signed in to.
-    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Arc<Tenant>>> {
+    async fn tenant(&self, ctx: &Context<'_>) -> Option<Result<Record<Tenant>>> {
         let tenant = match ctx.viewer() {
             Ok(viewer) => viewer.tenant_id,
             Err(error) => return Some(Err(error)),
@@ -326,7 +328,7 @@ impl IdentityQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the user.")] id: Id<User>,
-    ) -> Option<Result<Arc<User>>> {
+    ) -> Option<Result<Record<User>>> {
         ctx.find::<UserById>(Permission::UsersRead, id).await
     }
 

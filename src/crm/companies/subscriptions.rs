@@ -1,7 +1,5 @@
 //! Following companies as they change.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object, Subscription, Union};
 
 use super::{Company, CompanyById};
@@ -10,7 +8,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::change::{Change, ChangeKind, follow, is_of, refers_to};
 use crate::graphql::stream::{Frames, MustRefetch, UpToDate};
-use crate::graphql::{Can, ContextExt};
+use crate::graphql::{Can, ContextExt, Record};
 use crate::identity::{User, UserById};
 
 /// What `companyChanged` sends: a change, a deletion, or a word about the stream itself.
@@ -54,12 +52,12 @@ impl CompanyChangedEvent {
     }
 
     /// The company as it is now; null when it is gone, or out of your reach.
-    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Record<Company>>> {
         ctx.relation::<CompanyById>(self.0.id()).await
     }
 
     /// The user who made the change; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }
@@ -81,7 +79,7 @@ impl CompanyDeletedEvent {
     }
 
     /// The user who deleted the company; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }

@@ -1,7 +1,5 @@
 //! Companies in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 
 use super::model::{CompanyOrderField, PostalAddress};
@@ -17,7 +15,7 @@ use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::detail::{AddressLine, Detail, DetailFilter};
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// A business that your people are in touch with.
@@ -84,7 +82,7 @@ impl Company {
     }
 
     /// The user who looks after the company.
-    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.owner_id).await
     }
 
@@ -204,7 +202,7 @@ impl CompanyQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the company.")] id: Id<Company>,
-    ) -> Option<Result<Arc<Company>>> {
+    ) -> Option<Result<Record<Company>>> {
         ctx.find::<CompanyById>(Permission::CompaniesRead, id).await
     }
 

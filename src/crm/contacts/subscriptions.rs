@@ -1,7 +1,5 @@
 //! Following contacts as they change.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object, Subscription, Union};
 
 use super::{Contact, ContactById};
@@ -11,7 +9,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::change::{Change, ChangeKind, follow, is_of, refers_to};
 use crate::graphql::stream::{Frames, MustRefetch, UpToDate};
-use crate::graphql::{Can, ContextExt};
+use crate::graphql::{Can, ContextExt, Record};
 use crate::identity::{User, UserById};
 
 /// What `contactChanged` sends: a change, a deletion, or a word about the stream itself.
@@ -55,12 +53,12 @@ impl ContactChangedEvent {
     }
 
     /// The contact as it is now; null when it is gone, or out of your reach.
-    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
+    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Record<Contact>>> {
         ctx.relation::<ContactById>(self.0.id()).await
     }
 
     /// The user who made the change; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }
@@ -82,7 +80,7 @@ impl ContactDeletedEvent {
     }
 
     /// The user who deleted the contact; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }

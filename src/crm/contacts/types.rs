@@ -1,7 +1,5 @@
 //! Contacts in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, InputObject, Object};
 
 use super::model::ContactOrderField;
@@ -16,7 +14,7 @@ use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::detail::{Detail, DetailFilter};
 use crate::graphql::filter::{DateTimeFilter, EnumFilter, IdFilter, IntFilter, StringFilter};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// A person that your people are in touch with.
@@ -48,7 +46,7 @@ impl Contact {
     }
 
     /// The company that the contact works at.
-    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Record<Company>>> {
         ctx.relation::<CompanyById>(self.company_id).await
     }
 
@@ -78,7 +76,7 @@ impl Contact {
     }
 
     /// The user who looks after the contact.
-    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.owner_id).await
     }
 
@@ -180,7 +178,7 @@ impl ContactQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the contact.")] id: Id<Contact>,
-    ) -> Option<Result<Arc<Contact>>> {
+    ) -> Option<Result<Record<Contact>>> {
         ctx.find::<ContactById>(Permission::ContactsRead, id).await
     }
 

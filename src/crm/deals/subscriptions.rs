@@ -1,7 +1,5 @@
 //! Following deals as they change, and as they move.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object, Subscription, Union};
 
 use super::model::STAGE_CHANGED;
@@ -14,7 +12,7 @@ use crate::events::{Event, Position};
 use crate::graphql::change::{Change, ChangeKind, follow, is_of, refers_to};
 use crate::graphql::scalar::DateTime;
 use crate::graphql::stream::{Frames, MustRefetch, UpToDate};
-use crate::graphql::{Can, ContextExt};
+use crate::graphql::{Can, ContextExt, Record};
 use crate::identity::{User, UserById};
 
 /// What `dealChanged` sends: a change, a deletion, or a word about the stream itself.
@@ -59,12 +57,12 @@ impl DealChangedEvent {
     }
 
     /// The deal as it is now; null when it is gone, or out of your reach.
-    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.0.id()).await
     }
 
     /// The user who made the change; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }
@@ -86,7 +84,7 @@ impl DealDeletedEvent {
     }
 
     /// The user who deleted the deal; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }
@@ -122,23 +120,23 @@ impl DealStageChangedEvent {
     }
 
     /// The deal as it is now; null when it is gone, or out of your reach.
-    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The stage that the deal left.
     #[graphql(name = "fromStage")]
-    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Record<PipelineStage>>> {
         ctx.relation::<StageById>(self.moved.from_stage_id).await
     }
 
     /// The stage that the deal entered.
-    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Record<PipelineStage>>> {
         ctx.relation::<StageById>(self.moved.to_stage_id).await
     }
 
     /// The user who moved the deal; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.changed_by_id).await
     }
 

@@ -1,7 +1,5 @@
 //! Deals and their way through the stages in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, InputObject, Object};
 use chrono::Utc;
 
@@ -20,7 +18,7 @@ use crate::graphql::filter::{
     DateFilter, DateTimeFilter, EnumFilter, IdFilter, IntFilter, MoneyFilter, StringFilter,
 };
 use crate::graphql::scalar::{Date, DateTime, Money};
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, Eager, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// A sales opportunity on its way through a pipeline.
@@ -37,15 +35,15 @@ impl Deal {
     }
 
     /// What the deal is worth.
-    async fn amount(&self) -> Money {
-        Money::from_minor(self.amount, self.currency_code)
+    async fn amount(&self) -> Eager<Money> {
+        Eager(Money::from_minor(self.amount, self.currency_code))
     }
 
     /// The amount times the win probability, rounded to the currency's smallest unit.
-    async fn weighted_amount(&self) -> Money {
+    async fn weighted_amount(&self) -> Eager<Money> {
         let percent = i128::from(self.amount) * i128::from(self.win_probability);
         let units = i64::try_from((percent + 50) / 100).unwrap_or(i64::MAX);
-        Money::from_minor(units, self.currency_code)
+        Eager(Money::from_minor(units, self.currency_code))
     }
 
     /// How the deal stands. It follows from the kind of the stage.
@@ -59,27 +57,27 @@ impl Deal {
     }
 
     /// The stage that the deal is in.
-    async fn stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+    async fn stage(&self, ctx: &Context<'_>) -> Option<Result<Record<PipelineStage>>> {
         ctx.relation::<StageById>(self.stage_id).await
     }
 
     /// The pipeline that the deal goes through.
-    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Arc<Pipeline>>> {
+    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Record<Pipeline>>> {
         ctx.relation::<PipelineById>(self.pipeline_id).await
     }
 
     /// The person that the deal is made with.
-    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
+    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Record<Contact>>> {
         ctx.relation::<ContactById>(self.contact_id).await
     }
 
     /// The company that the deal is made with.
-    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Record<Company>>> {
         ctx.relation::<CompanyById>(self.company_id).await
     }
 
     /// The user who works on the deal.
-    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn owner(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.owner_id).await
     }
 
@@ -176,18 +174,18 @@ impl DealStageChange {
     }
 
     /// The deal.
-    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The stage that the deal came from; null for the stage that it began in.
     #[graphql(name = "fromStage")]
-    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+    async fn stage_left(&self, ctx: &Context<'_>) -> Option<Result<Record<PipelineStage>>> {
         ctx.relation::<StageById>(self.from_stage_id).await
     }
 
     /// The stage that the deal entered.
-    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Arc<PipelineStage>>> {
+    async fn to_stage(&self, ctx: &Context<'_>) -> Option<Result<Record<PipelineStage>>> {
         ctx.relation::<StageById>(self.to_stage_id).await
     }
 
@@ -208,7 +206,7 @@ impl DealStageChange {
     }
 
     /// The user who moved the deal; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.changed_by_id).await
     }
 
@@ -282,7 +280,7 @@ impl DealQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the deal.")] id: Id<Deal>,
-    ) -> Option<Result<Arc<Deal>>> {
+    ) -> Option<Result<Record<Deal>>> {
         ctx.find::<DealById>(Permission::DealsRead, id).await
     }
 
@@ -291,7 +289,7 @@ impl DealQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the entry.")] id: Id<DealStageChange>,
-    ) -> Option<Result<Arc<DealStageChange>>> {
+    ) -> Option<Result<Record<DealStageChange>>> {
         ctx.find::<StageChangeById>(Permission::DealsRead, id).await
     }
 

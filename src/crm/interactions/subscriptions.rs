@@ -1,7 +1,5 @@
 //! Following interactions as they are logged.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object, Subscription, Union};
 
 use super::{Interaction, InteractionById};
@@ -13,7 +11,7 @@ use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::change::{Change, ChangeKind, follow, refers_to};
 use crate::graphql::stream::{Frames, MustRefetch, UpToDate};
-use crate::graphql::{Can, ContextExt};
+use crate::graphql::{Can, ContextExt, Record};
 use crate::identity::{User, UserById};
 
 /// What `interactionLogged` sends: an interaction, or a word about the stream itself.
@@ -47,12 +45,12 @@ impl InteractionLoggedEvent {
 
     /// The interaction as it is now; null when it is gone, or out of your reach. Without a `completedAt`
     /// it is still to come.
-    async fn interaction(&self, ctx: &Context<'_>) -> Option<Result<Arc<Interaction>>> {
+    async fn interaction(&self, ctx: &Context<'_>) -> Option<Result<Record<Interaction>>> {
         ctx.relation::<InteractionById>(self.0.id()).await
     }
 
     /// The user who logged the interaction; null when it was not a user.
-    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn changed_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.0.actor()).await
     }
 }

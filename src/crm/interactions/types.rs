@@ -1,7 +1,5 @@
 //! Interactions in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, InputObject, Object};
 
 use super::model::InteractionOrderField;
@@ -15,7 +13,7 @@ use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::filter::{DateTimeFilter, EnumFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// A call, an e-mail, a meeting, a chat or a note: something that happened, or is planned, with a contact, with a
@@ -78,22 +76,22 @@ impl Interaction {
     }
 
     /// The person that the interaction is with.
-    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Arc<Contact>>> {
+    async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Record<Contact>>> {
         ctx.relation::<ContactById>(self.contact_id).await
     }
 
     /// The company that the interaction is with.
-    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Arc<Company>>> {
+    async fn company(&self, ctx: &Context<'_>) -> Option<Result<Record<Company>>> {
         ctx.relation::<CompanyById>(self.company_id).await
     }
 
     /// The deal that the interaction is about.
-    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Arc<Deal>>> {
+    async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.deal_id).await
     }
 
     /// The user who recorded the interaction.
-    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn created_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.created_by_id).await
     }
 
@@ -169,7 +167,7 @@ impl InteractionQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the interaction.")] id: Id<Interaction>,
-    ) -> Option<Result<Arc<Interaction>>> {
+    ) -> Option<Result<Record<Interaction>>> {
         ctx.find::<InteractionById>(Permission::InteractionsRead, id)
             .await
     }

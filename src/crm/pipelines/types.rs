@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graphql::connection::{Cursor, nested, paged};
 use crate::graphql::filter::{DateTimeFilter, IdFilter, StringFilter};
 use crate::graphql::scalar::{CurrencyCode, DateTime, Money};
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, Eager, EagerList, OrderDirection, PageArgs, Record};
 use crate::identity;
 
 /// A way that deals go, from the first contact to won or lost.
@@ -36,9 +36,11 @@ impl Pipeline {
     }
 
     /// The pipeline's stages, first to last. With their deals this is the board.
-    async fn stages(&self, ctx: &Context<'_>) -> Result<Vec<Arc<PipelineStage>>> {
+    async fn stages(&self, ctx: &Context<'_>) -> Result<EagerList<Vec<Arc<PipelineStage>>>> {
         let stages = ctx.load::<StagesByPipeline>(self.id).await?;
-        Ok(stages.map(|stages| stages.to_vec()).unwrap_or_default())
+        Ok(EagerList(
+            stages.map(|stages| stages.to_vec()).unwrap_or_default(),
+        ))
     }
 
     /// When the pipeline was added.
@@ -91,7 +93,7 @@ impl PipelineStage {
     }
 
     /// The pipeline that the stage belongs to.
-    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Arc<Pipeline>>> {
+    async fn pipeline(&self, ctx: &Context<'_>) -> Option<Result<Record<Pipeline>>> {
         ctx.relation::<PipelineById>(self.pipeline_id).await
     }
 
@@ -108,11 +110,11 @@ impl PipelineStage {
         ctx: &Context<'_>,
         #[graphql(desc = "The currency of the deals to add up; the tenant's when left out.")]
         currency_code: Option<CurrencyCode>,
-    ) -> Result<Money> {
+    ) -> Result<Eager<Money>> {
         let totals = ctx.load::<StageTotals>(self.id);
         let (currency, totals) =
             futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
-        Ok(totals.unwrap_or_default().amount(currency))
+        Ok(Eager(totals.unwrap_or_default().amount(currency)))
     }
 
     /// The amounts of this stage's deals, each times its own win probability, added up. As with `totalAmount`, of the
@@ -122,11 +124,11 @@ impl PipelineStage {
         ctx: &Context<'_>,
         #[graphql(desc = "The currency of the deals to add up; the tenant's when left out.")]
         currency_code: Option<CurrencyCode>,
-    ) -> Result<Money> {
+    ) -> Result<Eager<Money>> {
         let totals = ctx.load::<StageTotals>(self.id);
         let (currency, totals) =
             futures::try_join!(identity::currency_or_tenants(ctx, currency_code), totals)?;
-        Ok(totals.unwrap_or_default().weighted(currency))
+        Ok(Eager(totals.unwrap_or_default().weighted(currency)))
     }
 
     /// The currencies that deals in this stage have, for `totalAmount` and `weightedAmount`.
@@ -208,7 +210,7 @@ impl PipelineQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the pipeline.")] id: Id<Pipeline>,
-    ) -> Option<Result<Arc<Pipeline>>> {
+    ) -> Option<Result<Record<Pipeline>>> {
         ctx.find::<PipelineById>(Permission::PipelinesRead, id).await
     }
 
@@ -217,7 +219,7 @@ impl PipelineQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the stage.")] id: Id<PipelineStage>,
-    ) -> Option<Result<Arc<PipelineStage>>> {
+    ) -> Option<Result<Record<PipelineStage>>> {
         ctx.find::<StageById>(Permission::PipelinesRead, id).await
     }
 

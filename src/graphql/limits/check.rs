@@ -33,6 +33,8 @@ pub(super) struct Operation {
     pub(super) root_fields: Vec<Box<str>>,
     /// Where a subscription says from which position it goes on.
     pub(super) after: Option<After>,
+    /// Whether no object of the answer is asked for the same field twice.
+    pub(super) distinct: bool,
 }
 
 /// The argument `after` of a subscription.
@@ -206,6 +208,7 @@ pub(super) fn operations(
                 kind: definition.ty,
                 variables: variables.collect(),
                 cost: cost::of_operation(document, definition.ty, set, shape, limits)?,
+                distinct: distinct(document, set),
                 document: reduced,
                 bytes: nodes * NODE_BYTES,
                 root_fields: answered(&roots),
@@ -213,6 +216,34 @@ pub(super) fn operations(
             })
         })
         .collect()
+}
+
+/// Whether no object asks for the same field twice, whichever of the fragments apply to it. How large the unfolded document
+/// is has been bounded before.
+fn distinct(document: &ExecutableDocument, set: &SelectionSet) -> bool {
+    fn collect<'a>(
+        document: &'a ExecutableDocument,
+        set: &'a SelectionSet,
+        names: &mut HashSet<&'a Name>,
+        below: &mut Vec<&'a SelectionSet>,
+    ) -> bool {
+        set.items.iter().all(|selection| match &selection.node {
+            Selection::Field(field) => {
+                below.push(&field.node.selection_set.node);
+                names.insert(&field.node.response_key().node)
+            }
+            Selection::InlineFragment(inline) => {
+                collect(document, &inline.node.selection_set.node, names, below)
+            }
+            Selection::FragmentSpread(spread) => {
+                let fragment = document.fragments.get(&spread.node.fragment_name.node);
+                fragment.is_none_or(|it| collect(document, &it.node.selection_set.node, names, below))
+            }
+        })
+    }
+    let mut below = Vec::new();
+    collect(document, set, &mut HashSet::new(), &mut below)
+        && below.into_iter().all(|set| distinct(document, set))
 }
 
 /// What stands at the root of an operation, fragments unfolded.

@@ -29,6 +29,7 @@ use async_graphql_value::Value as Literal;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::eager::Distinct;
 use check::Operation;
 pub use shape::IdKinds;
 use shape::Shape;
@@ -424,6 +425,9 @@ impl Prepared {
     pub fn request(&self) -> Request {
         let mut request = Request::new(String::new());
         request.set_parsed_query(self.operation().document.clone());
+        if self.operation().distinct {
+            request = request.data(Distinct);
+        }
         request.variables(self.variables.clone())
     }
 

@@ -1,7 +1,5 @@
 //! API keys in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object};
 
 use super::{ApiKey, queries};
@@ -9,7 +7,7 @@ use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::error::Result;
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, ContextExt};
+use crate::graphql::{Can, ContextExt, Record};
 use crate::identity::{User, UserById};
 
 /// A key with which another program uses this API on behalf of a user: it sends the key where people send their access
@@ -32,7 +30,7 @@ impl ApiKey {
     }
 
     /// The user on whose behalf the key acts; null when you may not see users.
-    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.find::<UserById>(Permission::UsersRead, self.user_id).await
     }
 

@@ -1,7 +1,5 @@
 //! Invitations in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::Utc;
 
@@ -14,7 +12,7 @@ use crate::db::select::Predicate;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{CustomRole, CustomRoleById, User, UserById};
 
 /// A person who has been invited and has not accepted yet.
@@ -41,12 +39,12 @@ impl Invitation {
     }
 
     /// The role of the tenant's own that the person gets, if it is one.
-    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Arc<CustomRole>>> {
+    async fn custom_role(&self, ctx: &Context<'_>) -> Option<Result<Record<CustomRole>>> {
         ctx.relation::<CustomRoleById>(self.custom_role_id).await
     }
 
     /// Who invited the person; null when they have left.
-    async fn invited_by(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn invited_by(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.invited_by_id).await
     }
 

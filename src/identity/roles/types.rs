@@ -1,7 +1,5 @@
 //! A tenant's own roles in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Enum, InputObject, Object, SimpleObject};
 
 use super::model::{ByName, RoleScopes};
@@ -12,7 +10,7 @@ use crate::db::select::Predicate;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 
 /// Whose records a role reaches. Records out of reach are not there for whoever has the role: not in lists, counts and
 /// sums, not when searched for or referred to, not to be changed, and not in subscriptions.
@@ -134,7 +132,7 @@ impl RoleQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the role.")] id: Id<CustomRole>,
-    ) -> Option<Result<Arc<CustomRole>>> {
+    ) -> Option<Result<Record<CustomRole>>> {
         ctx.find::<CustomRoleById>(Permission::UsersRead, id).await
     }
 

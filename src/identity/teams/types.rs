@@ -1,7 +1,5 @@
 //! Teams in the schema.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Object};
 
 use super::model::ByName;
@@ -13,7 +11,7 @@ use crate::db::select::Predicate;
 use crate::error::Result;
 use crate::graphql::connection::{Cursor, paged};
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs};
+use crate::graphql::{Can, Connection, ContextExt, OrderDirection, PageArgs, Record};
 use crate::identity::{User, UserById};
 
 /// A group of users. Whoever has a role whose scope is `TEAM` sees their own records and those of everybody, leads and
@@ -56,7 +54,7 @@ impl Team {
 #[Object]
 impl TeamMember {
     /// The user.
-    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Arc<User>>> {
+    async fn user(&self, ctx: &Context<'_>) -> Option<Result<Record<User>>> {
         ctx.relation::<UserById>(self.user_id).await
     }
 
@@ -77,7 +75,7 @@ impl TeamQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The id of the team.")] id: Id<Team>,
-    ) -> Option<Result<Arc<Team>>> {
+    ) -> Option<Result<Record<Team>>> {
         ctx.find::<TeamById>(Permission::UsersRead, id).await
     }
 

@@ -16,8 +16,8 @@ use dealstream::db::migrate;
 use dealstream::error::Error;
 use dealstream::events::Work;
 use dealstream::founding;
-use dealstream::graphql::Session;
 use dealstream::graphql::scalar::CurrencyCode;
+use dealstream::graphql::{Session, eager};
 use dealstream::http::live::{self, Live};
 use dealstream::identity::{self, NewTenant, User};
 use futures::stream::BoxStream;
@@ -347,7 +347,13 @@ impl Client {
         let request: Request = prepared.request().data(session.clone());
         let response = self.app.schema.execute(request).await;
         session.finish();
-        serde_json::to_value(response).unwrap()
+        let mut data = Vec::new();
+        eager::write(&response.data, &mut data);
+        let mut answer = json!({ "data": serde_json::from_slice::<Value>(&data).unwrap() });
+        if !response.errors.is_empty() {
+            answer["errors"] = json!(response.errors);
+        }
+        answer
     }
 
     /// The answers of a subscription.
