@@ -171,6 +171,7 @@ impl App {
         let age = (age > 0).then(|| TimeDelta::days(age));
         tokio::spawn(secrets::keep(
             self.db.clone(),
+            self.vault.clone(),
             self.data_keys.clone(),
             age,
             self.shutdown.clone(),

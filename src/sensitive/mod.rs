@@ -20,6 +20,7 @@ pub use disclosure::Disclosures;
 use self::queries::Conn;
 use crate::crypto::Vault;
 use crate::crypto::field::{self, Key};
+use crate::db::sealed::DATA_KEY;
 use crate::db::session::Transaction;
 use crate::db::{Database, directory};
 use crate::error::{Error, Result};
@@ -163,16 +164,14 @@ impl DataKeys {
         Ok(retired)
     }
 
-    /// Whether any key of a tenant is sealed by an older master key, or retired and still there.
+    /// Whether any key of a tenant is retired and still there.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn is_behind(&self, db: &Database, tenant: Uuid) -> Result<bool> {
         let snapshot = db.snapshot(tenant);
         let all = queries::all(snapshot.conn().await?).await?;
-        Ok(all
-            .iter()
-            .any(|row| !row.is_current || !self.vault.is_current(&row.sealed)))
+        Ok(all.iter().any(|row| !row.is_current))
     }
 
     /// Whether a tenant has any keys: who has never kept a sensitive value has none.
@@ -182,23 +181,6 @@ impl DataKeys {
     pub async fn has_any(&self, db: &Database, tenant: Uuid) -> Result<bool> {
         let snapshot = db.snapshot(tenant);
         Ok(!queries::all(snapshot.conn().await?).await?.is_empty())
-    }
-
-    /// Seals the keys of a tenant by the current master key that are sealed by an older one. Answers how many there were.
-    ///
-    /// # Errors
-    /// When the database fails, or a key cannot be opened.
-    pub async fn rewrap(&self, tx: &Transaction) -> Result<usize> {
-        let mut count = 0;
-        for row in queries::all(tx.conn()).await? {
-            if !self.vault.is_current(&row.sealed) {
-                let context = context(tx.tenant(), row.id);
-                let key = self.vault.open(&context, &row.sealed)?;
-                queries::rewrap(tx, row.id, &self.vault.seal(&context, &key)?).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
     }
 
     /// Forgets a key that is not current and that nothing is sealed under any more.
@@ -252,7 +234,7 @@ impl DataKeys {
 }
 
 fn context(tenant: Uuid, key: Uuid) -> String {
-    format!("data_keys/{tenant}/{key}")
+    DATA_KEY.of(format_args!("{tenant}/{key}"))
 }
 
 /// The tenants that a command is about: one, or all.

@@ -109,19 +109,6 @@ pub(super) async fn retire_older(tx: &Transaction, than: DateTime<Utc>) -> Resul
     Ok(retired > 0)
 }
 
-/// Keeps a key as the current master key has sealed it.
-///
-/// # Errors
-/// When the database fails.
-pub(super) async fn rewrap(tx: &Transaction, id: Uuid, sealed: &[u8]) -> Result<()> {
-    statement("UPDATE data_keys SET sealed = ? WHERE id = ?")
-        .bind::<Bytea, _>(sealed)
-        .bind::<SqlUuid, _>(id)
-        .execute(&mut tx.conn())
-        .await?;
-    Ok(())
-}
-
 /// Removes a key that is not current.
 ///
 /// # Errors

@@ -18,11 +18,11 @@ use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::{Client, TestApp};
 
 /// A person with a second factor.
-struct Person {
+pub struct Person {
     client: Client,
     email: String,
     /// In base 32.
-    secret: String,
+    pub secret: String,
     recovery_codes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ async fn email_of(client: &Client) -> String {
 }
 
 /// The code of the current step, or of one so many steps later.
-fn code(secret: &str, steps: i64) -> String {
+pub fn code(secret: &str, steps: i64) -> String {
     let secret = Secret::try_from_base32(secret).unwrap();
     let totp = Builder::new().with_secret(secret).build_noncompliant();
     let moment = Utc::now().timestamp() + 30 * steps;
@@ -71,7 +71,7 @@ fn texts(list: &Value) -> Vec<String> {
 }
 
 /// Sets a second factor up for somebody who has signed in.
-async fn enrol(client: &Client) -> Person {
+pub async fn enrol(client: &Client) -> Person {
     let begun = begin(client, json!({ "password": PASSWORD })).await;
     let secret = begun["secret"].as_str().unwrap().to_owned();
     let confirmed = confirm(client, json!({ "code": code(&secret, 0) })).await;
@@ -111,14 +111,14 @@ async fn sign_in(app: &TestApp, email: &str, tenant: Option<&Client>) -> Value {
 }
 
 /// Shows the password; answers the token for the second factor.
-async fn half(app: &TestApp, email: &str) -> String {
+pub async fn half(app: &TestApp, email: &str) -> String {
     let payload = sign_in(app, email, None).await;
     assert_eq!(payload["accessToken"], Value::Null, "{payload}");
     payload["secondFactor"]["token"].as_str().unwrap().to_owned()
 }
 
 /// The whole answer to the second half of signing in.
-async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
+pub async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
     let document = "mutation($input: VerifySecondFactorInput!) { verifySecondFactor(input: $input) {
         accessToken position viewer { user { hasSecondFactor } recoveryCodesLeft } secondFactor { token }
         userErrors { field code message } } }";
@@ -127,7 +127,7 @@ async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
 }
 
 /// What came of it: `IN`, or the code of the refusal.
-fn outcome(answer: &Value) -> String {
+pub fn outcome(answer: &Value) -> String {
     let payload = &answer["data"]["verifySecondFactor"];
     let refusal = [
         &answer["errors"][0]["extensions"]["code"],

@@ -11,6 +11,7 @@ use super::{Fault, Person, Provider, Providers, Secrets};
 use crate::crypto::{self, Vault};
 use crate::db::Database;
 use crate::db::directory::identities::{self, Proof, Visit};
+use crate::db::sealed::PROVIDER_VISIT;
 use crate::error::{Error, Result};
 
 /// How long somebody may be at a provider.
@@ -73,7 +74,7 @@ pub struct Door {
 }
 
 fn sealing_context(state_hash: &[u8; 32]) -> String {
-    format!("provider_visits.sealed/{}", URL_SAFE_NO_PAD.encode(state_hash))
+    PROVIDER_VISIT.of(URL_SAFE_NO_PAD.encode(state_hash))
 }
 
 fn ended() -> Error {
