@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::believed::Believed;
-use super::jwks::{RemoteKeys, Source, fetchable};
+use super::jwks::RemoteKeys;
+use super::outbound::{Outbound, address, discovery};
 use super::token::LEEWAY;
 use super::{Revocations, Viewer};
 use crate::config::Config;
@@ -94,24 +95,16 @@ impl External {
                 "DEALSTREAM_TRUSTED_ISSUER is JWT_ISSUER: tokens must tell who issued them.".to_owned(),
             );
         }
-        let source = match &config.trusted_issuer_jwks_url {
-            Some(url) => Source::At(
-                fetchable(url)
-                    .map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER_JWKS_URL: {problem}."))?,
+        let at = match &config.trusted_issuer_jwks_url {
+            Some(url) => Some(
+                address(url).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER_JWKS_URL {problem}."))?,
             ),
             None => {
-                let at = format!(
-                    "{}/.well-known/openid-configuration",
-                    issuer.trim_end_matches('/')
-                );
-                let configuration =
-                    fetchable(&at).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER: {problem}."))?;
-                Source::Discovered {
-                    issuer: issuer.clone(),
-                    configuration,
-                }
+                discovery(&issuer).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER {problem}."))?;
+                None
             }
         };
+        let keys = RemoteKeys::new(Outbound::new()?, &issuer, at, config.pace.published);
         Ok(Some(Self {
             issuer,
             audience,
@@ -119,7 +112,7 @@ impl External {
             email: config.trusted_issuer_email_claim.clone(),
             verified: config.trusted_issuer_verified_claim.clone(),
             always_mfa: config.trusted_issuer_mfa,
-            keys: RemoteKeys::new(source)?,
+            keys,
             known: Believed::new(revocations),
         }))
     }
@@ -164,7 +157,8 @@ impl External {
             return Err(invalid());
         }
         let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or_else(invalid)?;
-        let key = self.keys.find(&kid).await?.ok_or_else(invalid)?;
+        let key = self.keys.find(Some(&kid)).await;
+        let key = key.map_err(|_| Error::Unavailable)?.ok_or_else(invalid)?;
         // The algorithm belongs to the key; what the header says of it can only be refused.
         let mut validation = Validation::new(key.algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);

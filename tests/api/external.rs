@@ -19,7 +19,7 @@ use chrono::Utc;
 use dealstream::app::App;
 use dealstream::auth::external::External;
 use dealstream::auth::{Means, Revocations, Role};
-use dealstream::config::Config;
+use dealstream::config::{Config, Renewal};
 use dealstream::db::id::write_id;
 use dealstream::error::Error;
 use futures::future::join_all;
@@ -31,6 +31,7 @@ use uuid::Uuid;
 use crate::api_keys::introspect;
 use crate::sessions::Subscriber;
 use crate::support::app::{config, database_url};
+use crate::support::provider::Deaf;
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::wire::Wire;
 use crate::support::{Client, TestApp};
@@ -532,7 +533,6 @@ async fn an_issuer_that_is_away_is_waited_for_and_its_last_keys_are_kept() {
         (StatusCode::SERVICE_UNAVAILABLE, published.clone()),
         (StatusCode::FOUND, published.clone()),
         (StatusCode::OK, "<html>".to_owned()),
-        (StatusCode::OK, json!({ "keys": [] }).to_string()),
         (
             StatusCode::OK,
             json!({ "keys": [issuer.signer.public], "padding": "x".repeat(300_000) }).to_string(),
@@ -559,9 +559,72 @@ async fn an_issuer_that_is_away_is_waited_for_and_its_last_keys_are_kept() {
     tokio::time::timeout(Duration::from_secs(20), back)
         .await
         .expect("it is asked again");
-    // Away again: what it has published last is good.
-    issuer.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+}
+
+/// An application that asks for the keys again for each token.
+async fn eager(issuer: &Issuer, kept: Duration) -> TestApp {
+    let mut config = issuer.trusted();
+    config.pace.published = Renewal {
+        fresh: Duration::ZERO,
+        kept,
+        again: Duration::ZERO,
+        again_at_first: Duration::ZERO,
+        ..Renewal::default()
+    };
+    TestApp::on(database_url().await, config).await
+}
+
+#[tokio::test]
+async fn while_an_issuer_is_away_its_last_keys_are_good_for_a_time_and_no_longer_than_it_wants() {
+    let issuer = Issuer::start().await;
+    let (long, short) = (Duration::from_secs(3600), Duration::ZERO);
+    let (app, hasty) = (eager(&issuer, long).await, eager(&issuer, short).await);
+    let email = email_of(&signed_up(&app, "kept").await).await;
     assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    issuer.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+    let asked = issuer.asked();
+    for _ in 0..2 {
+        assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    }
+    assert!(issuer.asked() > asked, "it was asked, and did not answer");
+    assert_eq!(
+        code(&hasty.identified(&issuer.token(&email)).await),
+        "UNAVAILABLE"
+    );
+    // It is back, and has taken its keys back: those are good no more.
+    issuer.publish(&[]);
+    let refused = async {
+        while app.identified(&issuer.token(&email)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(30), refused).await;
+    refused.expect("it is asked again, and answers");
+    assert_eq!(
+        code(&app.identified(&issuer.token(&email)).await),
+        "UNAUTHENTICATED"
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_is_waited_for_once_by_all() {
+    let deaf = Deaf::start().await;
+    let config = Config {
+        trusted_issuer: Some(deaf.url.clone()),
+        ..Issuer::start().await.trusted()
+    };
+    let app = TestApp::on(database_url().await, config).await;
+    let issuer = Issuer {
+        url: deaf.url.clone(),
+        ..Issuer::start().await
+    };
+    let tokens = (0..20).map(|_| issuer.token("grace@test.example"));
+    let found = join_all(tokens.map(|token| {
+        let app = &app;
+        async move { code(&app.identified(&token).await) }
+    }));
+    assert_eq!(found.await, vec!["UNAVAILABLE"; 20]);
+    assert_eq!(deaf.heard(), 1);
 }
 
 #[tokio::test]

@@ -9,13 +9,14 @@ use dealstream::auth::provider::Providers;
 use dealstream::config::{Config, ProviderSettings};
 use dealstream::crypto;
 use dealstream::db::id::write_id;
+use futures::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::app::config;
 use crate::support::provider::{
-    Forge, Liar, PAGE, Says, Site, browse, consent, issuer, with_github, with_issuer,
+    Deaf, Forge, Liar, PAGE, Says, Site, browse, consent, issuer, with_github, with_issuer,
 };
 use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::{Client, TestApp};
@@ -729,6 +730,17 @@ async fn people_are_sent_to_known_providers_and_back_to_known_pages_only() {
     // A provider that is away is no fault of ours.
     let away = Site::with("oidc", with_issuer("http://127.0.0.1:9")).await;
     assert_eq!(browse(&away.url(&page(PAGE)), &[]).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_waited_for_once_by_all() {
+    let deaf = Deaf::start().await;
+    let site = Site::with("oidc", with_issuer(&deaf.url)).await;
+    let challenge = URL_SAFE_NO_PAD.encode(crypto::token_hash("x"));
+    let url = site.url(&format!("oidc?return_to={PAGE}&challenge={challenge}"));
+    let told = join_all((0..20).map(|_| browse(&url, &[]))).await;
+    assert!(told.iter().all(|told| told.status == 503), "{told:?}");
+    assert_eq!(deaf.heard(), 1);
 }
 
 #[test]

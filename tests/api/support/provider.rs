@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -265,6 +266,34 @@ pub async fn consent(location: &Url, person: &Value) -> String {
         url = url.join(&next).unwrap();
     }
     panic!("the provider never sends anybody back")
+}
+
+/// A server that takes every connection and never answers.
+pub struct Deaf {
+    pub url: String,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Deaf {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counted = heard.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                open.push(connection);
+            }
+        });
+        Self { url, heard }
+    }
+
+    /// How often it was asked.
+    pub fn heard(&self) -> usize {
+        self.heard.load(Ordering::SeqCst)
+    }
 }
 
 /// Makes a token of claims.
