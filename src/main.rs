@@ -92,7 +92,7 @@ enum KeysCommand {
         #[arg(long)]
         discard: bool,
     },
-    /// Make new keys for sensitive fields, and seal all values anew under them while everything stays readable
+    /// Make new keys for sensitive fields, and seal all values anew under them while everything stays readable and is found
     RotateData {
         /// Only those of this tenant, by its id
         #[arg(long, value_name = "ID")]

@@ -398,6 +398,7 @@ diesel::table! {
         sealed -> Bytea,
         blind_index -> Nullable<Bytea>,
         updated_at -> Timestamptz,
+        index_key_id -> Nullable<Uuid>,
     }
 }
 

@@ -170,7 +170,7 @@ impl Column {
         let some = format!(
             "SELECT {row} AS told_by, ARRAY[{texts}] AS key, {column} AS sealed FROM {table}
               WHERE substring({column} FROM 1 FOR octet_length($1)) <> $1 {later}
-              ORDER BY {keys} LIMIT $3 FOR UPDATE SKIP LOCKED"
+              ORDER BY {keys} LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED"
         );
         let some = diesel::sql_query(some)
             .bind::<Binary, _>(head)

@@ -333,11 +333,58 @@ async fn equal_tax_ids_are_found_in_ones_own_tenant_only() {
     rotate(&app.app.db, &keys, one.viewer().tenant_id, false, |_| {})
         .await
         .unwrap();
-    assert_eq!(
-        found(&one, TAX_ID).await,
-        [a, b],
-        "a new key for sealing changes nothing about it"
-    );
+    assert_eq!(found(&one, TAX_ID).await, [a, b], "with new keys as with the old");
+}
+
+#[tokio::test]
+async fn the_key_of_the_index_is_changed_while_values_are_found_under_either() {
+    let app = alone("sensitive_index").await;
+    let client = app.tenant().await;
+    let (db, tenant) = (&app.app.db, client.viewer().tenant_id);
+    let first = secretive(&client, "First", TAX_ID).await;
+    // As a server has kept it that knew of one key only.
+    let second = secretive(&client, "Second", TAX_ID).await;
+    let mighty = app.superuser().await;
+    let unnamed = "UPDATE company_secrets SET index_key_id = NULL WHERE company_id = $1::text::uuid";
+    let (_, id) = read_id(&second).unwrap();
+    mighty.execute(unnamed, &[&id.to_string()]).await.unwrap();
+    let state = async || {
+        let state = "SELECT (SELECT count(*) FROM data_keys WHERE purpose = 'INDEX'),
+                            (SELECT count(*) FROM company_secrets JOIN data_keys ON id = index_key_id WHERE is_current),
+                            (SELECT string_agg(encode(blind_index, 'hex'), ' ' ORDER BY company_id) FROM company_secrets)";
+        let row = mighty.query_one(state, &[]).await.unwrap();
+        (
+            row.get::<_, i64>(0),
+            row.get::<_, i64>(1),
+            row.get::<_, String>(2),
+        )
+    };
+    let (keys_before, _, index_before) = state().await;
+    assert_eq!(keys_before, 1);
+    // The rotation has begun, and stops here.
+    let keys = DataKeys::new(app.app.vault.clone());
+    let tx = db.begin(tenant).await.unwrap();
+    keys.renew(&tx, None).await.unwrap();
+    tx.commit().await.unwrap();
+    let third = secretive(&client, "Third", TAX_ID).await;
+    let all = [first, second, third];
+    assert_eq!(found(&client, TAX_ID).await, all, "two versions are searched");
+    assert_eq!((state().await.0, state().await.1), (2, 1));
+    // The next takes it up where it was.
+    assert_eq!(tend(db, &keys, None).await.unwrap(), 1);
+    assert_eq!(found(&client, TAX_ID).await, all);
+    let (keys_after, current, index_after) = state().await;
+    assert_eq!((keys_after, current), (1, 3), "the old key is gone");
+    for old in index_before.split(' ') {
+        assert!(
+            !index_after.contains(old),
+            "nothing is found by the old key any more"
+        );
+    }
+    assert_eq!(tend(db, &keys, None).await.unwrap(), 0, "nothing is left");
+    for id in &all {
+        assert_eq!(shown(&client, id).await["taxId"], TAX_ID);
+    }
 }
 
 #[tokio::test]
@@ -403,9 +450,11 @@ async fn keys_are_rotated_while_values_are_read_and_written() {
             assert_eq!(payload["userErrors"], json!([]));
         }
     };
+    let constant = secretive(&client, "Constant", TAX_ID).await;
     let reading = async {
         for id in &ids {
             assert_eq!(shown(&client, id).await["bankAccount"]["iban"], IBAN);
+            assert_eq!(found(&client, TAX_ID).await, [constant.as_str()]);
         }
     };
     futures::join!(rotating, writing, reading);
@@ -416,11 +465,18 @@ async fn keys_are_rotated_while_values_are_read_and_written() {
     assert_eq!(done.values, 0, "nothing was left");
     let mighty = app.superuser().await;
     let left: i64 = mighty
-        .query_one("SELECT count(*) FROM data_keys WHERE purpose = 'SEAL'", &[])
+        .query_one("SELECT count(*) FROM data_keys", &[])
         .await
         .unwrap()
         .get(0);
-    assert_eq!(left, 1, "old keys are gone");
+    assert_eq!(left, 2, "old keys are gone");
+    for (number, id) in ids.iter().enumerate() {
+        assert_eq!(
+            found(&client, &format!("FR8119079{number:02}")).await,
+            [id.as_str()]
+        );
+        assert!(found(&client, &format!("DE8119079{number:02}")).await.is_empty());
+    }
 }
 
 #[tokio::test]

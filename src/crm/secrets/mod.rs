@@ -8,7 +8,6 @@ mod types;
 
 pub use model::{CompanySecret, SecretField};
 pub use mutations::SecretsMutation;
-pub use queries::insert_sealed;
 pub use types::{BankAccount, SecretsQuery, bank_account, tax_id};
 
 use std::sync::Arc;
@@ -31,15 +30,15 @@ const BATCH: i64 = 500;
 /// What a rotation has done in a tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rotated {
-    /// Values that are sealed under the new key now.
+    /// Values that are kept under the new keys now.
     pub values: usize,
-    /// Keys that nothing is sealed under any more, and that are gone.
+    /// Keys that nothing is kept under any more, and that are gone.
     pub keys: usize,
 }
 
-/// Gives a tenant a new data key and seals all values anew under it, in batches, while everything stays readable. What an
-/// interrupted rotation has left is done first by the next: with `resume` no key is made, and only that is done.
-/// `report` is told how many values each batch had.
+/// Gives a tenant new data keys and keeps all values anew under them, in batches, while everything stays readable and can
+/// be found. What an interrupted rotation has left is done first by the next: with `resume` no key is made, and only that
+/// is done. `report` is told how many values each batch had.
 ///
 /// # Errors
 /// When the database fails, or a value cannot be opened; what has been done stays done.
@@ -52,7 +51,7 @@ pub async fn rotate(
 ) -> Result<Rotated> {
     if !resume && keys.has_any(db, tenant).await? {
         let tx = db.begin(tenant).await?;
-        keys.renew(&tx).await?;
+        keys.renew(&tx, None).await?;
         tx.commit().await?;
     }
     let mut rotated = Rotated::default();
@@ -182,7 +181,7 @@ async fn tend_one(
         && keys.has_any(db, tenant).await?
     {
         let tx = db.begin(tenant).await?;
-        keys.renew_older(&tx, than).await?;
+        keys.renew(&tx, Some(than)).await?;
         tx.commit().await?;
     }
     if !keys.is_behind(db, tenant).await? {
