@@ -43,6 +43,7 @@ diesel::table! {
         awaits_verification -> Bool,
         custom_role_id -> Nullable<Uuid>,
         has_second_factor -> Bool,
+        second_factor_reset_at -> Nullable<Timestamptz>,
     }
 }
 

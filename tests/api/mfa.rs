@@ -1164,6 +1164,62 @@ async fn the_operator_helps_who_has_lost_everything_and_their_tenants_are_told()
 }
 
 #[tokio::test]
+async fn a_reset_that_stops_half_way_is_completed_by_the_next() {
+    let app = TestApp::on(mail::database("half_a_reset").await, config()).await;
+    let person = person(&app).await;
+    let (second, third) = (app.tenant().await, app.tenant().await);
+    for tenant in [&second, &third] {
+        let input = json!({ "name": "G", "email": person.email, "password": PASSWORD, "role": "SALES" });
+        tenant
+            .mutate("createUser", "CreateUserInput", "user { id }", input)
+            .await;
+    }
+    let tenants = [&person.client, &second, &third];
+    let superuser = app.superuser().await;
+    let fail = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON audit_entries FOR EACH ROW
+           WHEN (NEW.tenant_id = '{}') EXECUTE FUNCTION fail()",
+        second.viewer().tenant_id
+    );
+    superuser.batch_execute(&fail).await.unwrap();
+    let (db, hub) = (&app.app.db, &app.app.hub);
+    let resets = async || {
+        let mut counts = Vec::new();
+        for tenant in tenants {
+            let all = told(&app, tenant).await;
+            counts.push(all.iter().filter(|(kind, _)| kind == "RESET").count());
+        }
+        counts
+    };
+    let problem = mfa::reset_second_factor(db, hub, &person.email)
+        .await
+        .unwrap_err();
+    let untold = write_id("tenant", second.viewer().tenant_id);
+    assert!(
+        problem.contains(&untold) && problem.contains("again"),
+        "{problem}"
+    );
+    assert_eq!(resets().await, [1, 0, 1], "the others are told");
+    // Who sets up another meanwhile does not lose it by that.
+    let payload = sign_in(&app, &person.email, None).await;
+    let again = app.with_token(payload["accessToken"].as_str().unwrap()).await;
+    enrol(&again).await;
+    superuser
+        .batch_execute("DROP TRIGGER fail ON audit_entries")
+        .await
+        .unwrap();
+    let completed = mfa::reset_second_factor(db, hub, &person.email).await.unwrap();
+    assert!(completed.contains("before"), "{completed}");
+    assert_eq!(resets().await, [1, 1, 1], "each is told, and once");
+    half(&app, &person.email).await;
+    // The other is taken away by a call of its own, of which all are told again.
+    mfa::reset_second_factor(db, hub, &person.email).await.unwrap();
+    assert_eq!(resets().await, [2, 2, 2]);
+    assert!(mfa::reset_second_factor(db, hub, &person.email).await.is_err());
+}
+
+#[tokio::test]
 async fn whoever_gets_no_session_keeps_the_recovery_codes_that_are_shown_once() {
     let app = TestApp::on(mail::database("codes_without_session").await, config()).await;
     let admin = signed_up(&app, "strict").await;

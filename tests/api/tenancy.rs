@@ -266,6 +266,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "sessions.user_id: SELECT",
             "signing_keys.sealed: UPDATE",
             "users.has_second_factor: UPDATE",
+            "users.second_factor_reset_at: UPDATE",
         ])
     );
     let granted =
