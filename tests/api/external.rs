@@ -102,23 +102,25 @@ impl Issuer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let signer = signer("the-key", Algorithm::EdDSA);
         let body = json!({ "keys": [signer.public] }).to_string();
+        let first = body.clone();
         let answers = Arc::new(Mutex::new((StatusCode::OK, body)));
         let asked = Arc::new(AtomicUsize::new(0));
         let (told, counted, own) = (answers.clone(), asked.clone(), url.clone());
         let answer = move |uri: Uri| {
-            let (told, counted, own) = (told.clone(), counted.clone(), own.clone());
+            let (told, counted, own, first) = (told.clone(), counted.clone(), own.clone(), first.clone());
             async move {
-                if uri.path() != "/keys" {
-                    let found = json!({ "issuer": own, "jwks_uri": format!("{own}/keys") });
-                    return (
-                        StatusCode::OK,
-                        [(header::LOCATION, String::new())],
-                        found.to_string(),
-                    );
+                let elsewhere = match uri.path() {
+                    "/keys" => None,
+                    // Where it sends people who ask for its keys there are some.
+                    "/moved" => Some(first),
+                    _ => Some(json!({ "issuer": own, "jwks_uri": format!("{own}/keys") }).to_string()),
+                };
+                if let Some(body) = elsewhere {
+                    return (StatusCode::OK, [(header::LOCATION, String::new())], body);
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (status, body) = told.lock().unwrap().clone();
-                (status, [(header::LOCATION, format!("{own}/other"))], body)
+                (status, [(header::LOCATION, format!("{own}/moved"))], body)
             }
         };
         let router = Router::new().fallback(get(answer));

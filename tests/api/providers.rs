@@ -41,6 +41,22 @@ impl Person {
         }
     }
 
+    /// Answers their recovery codes.
+    async fn set_up_a_second_factor(&self) -> Value {
+        let (field, ty) = ("beginTotpEnrolment", "BeginTotpEnrolmentInput");
+        let begun = self
+            .client
+            .payload(field, ty, "secret", json!({ "password": PASSWORD }));
+        let secret = begun.await["secret"].as_str().unwrap().to_owned();
+        let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
+        let totp = totp_rs::Builder::new().with_secret(secret).build_noncompliant();
+        let now = chrono::Utc::now().timestamp().try_into().unwrap();
+        let input = json!({ "code": totp.generate(now).to_string() });
+        let (field, ty) = ("confirmTotpEnrolment", "ConfirmTotpEnrolmentInput");
+        let mut confirmed = self.client.mutate(field, ty, "recoveryCodes", input).await;
+        confirmed["recoveryCodes"].take()
+    }
+
     /// As the provider knows them.
     fn there(&self) -> Value {
         json!({ "sub": self.subject, "email": self.email, "email_verified": true })
@@ -161,19 +177,22 @@ async fn who_comes_back_is_who_was_sent_and_comes_once() {
         assert_eq!(told.status, 400, "{odd:.9}");
     }
     assert_eq!(browse(&site.url("oidc/callback?code=x"), &[]).await.status, 400);
-    // Not in this browser, and by that for nobody any more.
+    // Not in this browser, and by that for nobody any more. Where the right cookie is one of two, either may be of somebody
+    // else's making.
     for cookie in [
         "",
         "__Host-dealstream-visit=",
-        &two.cookie,
-        &format!("{}; {}", one.cookie, two.cookie),
+        "OTHER",
+        "OWN; OTHER",
+        "OTHER; OWN",
     ] {
         let visit = site.send().await;
         let back = consent(&visit.location, &person.there()).await;
-        assert_eq!(refused(&back, cookie).await, unknown, "{cookie}");
+        let cookie = cookie.replace("OTHER", &two.cookie).replace("OWN", &visit.cookie);
+        assert_eq!(refused(&back, &cookie).await, unknown, "{cookie}");
         assert_eq!(refused(&back, &visit.cookie).await, unknown, "it was good once");
     }
-    // Nor with another's code: it is the provider who notices, by the challenge of PKCE.
+    // Nor with another's code.
     let stolen = consent(&one.location, &person.there()).await;
     let code = stolen.split("code=").nth(1).unwrap().split('&').next().unwrap();
     let back = format!("{}&iss={}", site.back(&state(&two), code), issuer());
@@ -322,28 +341,7 @@ async fn nobody_is_recognised_by_an_address_that_is_not_proved_on_both_sides() {
 async fn a_provider_is_a_first_factor_only() {
     let site = Site::open().await;
     let person = Person::of(&site.app).await;
-    let begun = person
-        .client
-        .payload(
-            "beginTotpEnrolment",
-            "BeginTotpEnrolmentInput",
-            "secret",
-            json!({ "password": PASSWORD }),
-        )
-        .await;
-    let secret = totp_rs::Secret::try_from_base32(begun["secret"].as_str().unwrap()).unwrap();
-    let totp = totp_rs::Builder::new().with_secret(secret).build_noncompliant();
-    let now = chrono::Utc::now().timestamp().try_into().unwrap();
-    let input = json!({ "code": totp.generate(now).to_string() });
-    let confirmed = person
-        .client
-        .mutate(
-            "confirmTotpEnrolment",
-            "ConfirmTotpEnrolmentInput",
-            "recoveryCodes",
-            input,
-        )
-        .await;
+    let codes = person.set_up_a_second_factor().await;
     let mut there = person.there();
     there["amr"] = json!(["mfa", "otp"]);
     let (told, verifier) = site.by_way_of(&there).await;
@@ -362,7 +360,7 @@ async fn a_provider_is_a_first_factor_only() {
         json!([]),
         "half a sign-in leaves nothing behind"
     );
-    let input = json!({ "token": pending["secondFactor"]["token"], "code": confirmed["recoveryCodes"][0] });
+    let input = json!({ "token": pending["secondFactor"]["token"], "code": codes[0] });
     let (field, ty) = ("verifySecondFactor", "VerifySecondFactorInput");
     let entered = site.app.anon().mutate(field, ty, "accessToken", input).await;
     assert!(entered["accessToken"].is_string());
@@ -607,21 +605,29 @@ async fn what_else_a_provider_says_is_not_believed_blindly() {
     let mut elsewhere = apart(good.clone());
     elsewhere.redirects = true;
     assert_eq!(result(elsewhere).await, failed);
-    // Nobody else sends people back in its name.
-    let visit = site.send().await;
-    let back = format!(
-        "{}&iss=https://accounts.google.com",
-        site.back(&visit.parameter("state"), "a-code")
-    );
+    // Nobody else sends people back in its name, and with an error there is no code: all else is right here.
+    let own = format!("&iss={}", liar.url);
+    let with = async |site: &Site, more: &str| {
+        let told = liar.tells_with(site, apart(good.clone()), more).await;
+        told.result().0.to_owned()
+    };
+    assert_eq!(with(&site, &own).await, "code");
+    assert_eq!(with(&site, "").await, "code");
+    for more in ["&iss=https://accounts.google.com", "&iss=", "&error=x"] {
+        assert_eq!(with(&site, more).await, "error", "{more}");
+    }
+    // Who promises to name itself does.
+    liar.says().names_itself = true;
+    let strict = Site::with("oidc", with_issuer(&liar.url)).await;
+    assert_eq!(with(&strict, &own).await, "code");
+    assert_eq!(with(&strict, "").await, "error");
+    // Another's code is noticed by the challenge of PKCE alone: the ID token would be for who brings it.
+    let (one, two) = (site.send().await, site.send().await);
+    liar.expects(&two, apart(good.clone()));
+    liar.says().challenge = one.parameter("code_challenge");
+    let back = site.back(&two.parameter("state"), "a-code");
     assert_eq!(
-        site.receive(&back, &visit.cookie).await.result(),
-        ("error", "failed")
-    );
-    // With an error and a code there is none.
-    let visit = site.send().await;
-    let back = format!("{}&error=x", site.back(&visit.parameter("state"), "a-code"));
-    assert_eq!(
-        site.receive(&back, &visit.cookie).await.result(),
+        site.receive(&back, &two.cookie).await.result(),
         ("error", "failed")
     );
 }
