@@ -447,6 +447,32 @@ async fn a_provider_that_knows_somebody_can_be_made_to_forget() {
 }
 
 #[tokio::test]
+async fn who_is_half_in_by_a_provider_does_not_get_in_when_it_is_made_to_forget_them() {
+    let site = Site::open().await;
+    let person = Person::of(&site.app).await;
+    let begin = async || {
+        let (told, verifier) = site.by_way_of(&person.there()).await;
+        payload(&site.complete(told.code(), &verifier, None).await).clone()
+    };
+    assert!(begin().await["accessToken"].is_string());
+    let codes = person.set_up_a_second_factor().await;
+    // It is not the code that is wrong.
+    let show = async |pending: &Value, code: &Value| {
+        let document = "mutation($input: VerifySecondFactorInput!) { verifySecondFactor(input: $input) { accessToken } }";
+        let input = json!({ "input": { "token": pending["secondFactor"]["token"], "code": code } });
+        let answer = site.app.anon().answer(document, input).await;
+        answer["data"]["verifySecondFactor"]["accessToken"].is_string()
+    };
+    assert!(show(&begin().await, &codes[0]).await);
+    let pending = begin().await;
+    let input = json!({ "provider": "oidc" });
+    let (field, ty) = ("unlinkProvider", "UnlinkProviderInput");
+    person.client.mutate(field, ty, "__typename", input).await;
+    assert!(!show(&pending, &codes[1]).await);
+    assert!(show(&begin().await, &codes[1]).await, "as if for the first time");
+}
+
+#[tokio::test]
 async fn an_id_token_is_believed_if_all_of_it_is_right() {
     let liar = Liar::start().await;
     let site = Site::with("oidc", with_issuer(&liar.url)).await;

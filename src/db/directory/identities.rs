@@ -309,13 +309,19 @@ pub async fn of_user(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Link
     found.await
 }
 
-/// Forgets that a provider knows an account's person, with whoever is on the way back from it. Answers how many identities
-/// were linked.
+/// Forgets that a provider knows an account's person, with whoever is on the way back from it or has still to show a second
+/// factor. Answers how many identities were linked.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn unlink(tx: &Transaction, account: Uuid, provider: &str) -> Result<usize> {
     let unlinked = as_directory(tx, async |conn| {
+        let pending = statement(
+            "DELETE FROM pending_sign_ins p USING users u
+              WHERE u.account_id = ? AND p.tenant_id = u.tenant_id AND p.user_id = u.id",
+        )
+        .bind::<SqlUuid, _>(account);
+        pending.execute(&mut &*conn).await?;
         let proofs = statement("DELETE FROM provider_proofs WHERE account_id = ? AND provider = ?")
             .bind::<SqlUuid, _>(account)
             .bind::<Text, _>(provider);

@@ -65,8 +65,9 @@ impl ProviderMutation {
         SignInPayload::of(ctx, complete(ctx, input).await)
     }
 
-    /// Forgets that a provider knows you, and ends your other sessions. Your password works as before. Should your address
-    /// there be the verified address of your account still, signing in with it links it again.
+    /// Forgets that a provider knows you, and ends your other sessions, with sign-ins that are half done. Your password
+    /// works as before. Should your address there be the verified address of your account still, signing in with it links
+    /// it again.
     #[graphql(guard = "InPerson")]
     async fn unlink_provider(
         &self,
