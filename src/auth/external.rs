@@ -37,6 +37,9 @@ const TYPES: [&str; 2] = ["JWT", "at+jwt"];
 /// The word in `amr` that tells of a second factor (RFC 8176).
 const SECOND_FACTOR: &str = "mfa";
 
+/// What this way in is called where people read of it.
+pub const NAME: &str = "trusted-issuer";
+
 /// The issuer that the operator trusts.
 pub struct External {
     issuer: String,
@@ -54,8 +57,10 @@ pub struct External {
 /// What a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proved {
-    /// In lower case; the issuer has verified it.
+    /// In lower case.
     pub email: String,
+    /// Whether the issuer has verified it.
+    pub is_verified: bool,
     /// The tenant that the token is for. Without it, the person says nothing about that.
     pub tenant_id: Option<Uuid>,
     /// Whether they have shown a second factor.
@@ -207,11 +212,6 @@ impl External {
         if expires_at + leeway < now {
             return Err(expired());
         }
-        if claims.get(&self.verified) != Some(&Value::Bool(true)) {
-            return Err(Error::Unauthenticated(
-                "Your e-mail address is not verified where you have signed in.",
-            ));
-        }
         let tenant_id = match &self.tenant {
             Some(claim) => Some(read_tenant(text(claim)?).ok_or_else(invalid)?),
             None => None,
@@ -220,6 +220,7 @@ impl External {
         let shown = methods.is_some_and(|methods| methods.iter().any(|method| method == SECOND_FACTOR));
         Ok(Proved {
             email: text(&self.email)?.trim().to_lowercase(),
+            is_verified: claims.get(&self.verified) == Some(&Value::Bool(true)),
             tenant_id,
             by_second_factor: self.always_mfa || shown,
             id,

@@ -12,6 +12,7 @@ pub mod password;
 pub mod permission;
 pub mod provider;
 mod published;
+pub mod refusal;
 pub mod revocation;
 pub mod rights;
 pub mod strength;

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::Utc;
 use dealstream::app::App;
 use dealstream::auth::external::External;
-use dealstream::auth::{Means, Revocations, Role};
+use dealstream::auth::{Means, Origin, Revocations, Role};
 use dealstream::config::{Config, Renewal};
 use dealstream::db::id::write_id;
 use dealstream::error::Error;
@@ -32,7 +32,7 @@ use crate::api_keys::introspect;
 use crate::sessions::Subscriber;
 use crate::support::app::{config, database_url};
 use crate::support::provider::Deaf;
-use crate::support::recipes::{PASSWORD, signed_up};
+use crate::support::recipes::{PASSWORD, refusals, signed_up};
 use crate::support::wire::Wire;
 use crate::support::{Client, TestApp};
 
@@ -792,6 +792,52 @@ async fn a_tenant_that_requires_a_second_factor_wants_one_from_the_issuer_too() 
 }
 
 #[tokio::test]
+async fn who_is_refused_although_they_are_known_is_told_of_to_their_tenants() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let grace = signed_up(&app, "refused-elsewhere").await;
+    let email = email_of(&grace).await;
+    let refused = async |claims: Value| {
+        let bearer = format!("authorization: Bearer {}", issuer.sign(&claims));
+        assert_eq!(wire.post(&bearer, "{ viewer { role } }").await.status, 401);
+    };
+    let mut claims = issuer.claims(&email);
+    claims["email_verified"] = json!(false);
+    refused(claims).await;
+    refusals(&app, &grace, 1).await;
+    let set_up = "INSERT INTO second_factors (account_id, secret, created_at, confirmed_at)
+                  SELECT id, 'x', now(), now() FROM accounts WHERE email = $1";
+    let superuser = app.superuser().await;
+    superuser.execute(set_up, &[&email]).await.unwrap();
+    refused(issuer.claims(&email)).await;
+    refusals(&app, &grace, 2).await;
+    let shut = format!(
+        "UPDATE users SET is_active = false WHERE id = '{}'",
+        grace.viewer().user_id
+    );
+    superuser.batch_execute(&shut).await.unwrap();
+    let introspected = introspect(&wire, &app.tenant().await.token(), &issuer.token(&email)).await;
+    assert_eq!(introspected.1, json!({ "active": false }));
+    let told = |reason: &str| json!({ "by": "trusted-issuer", "reason": reason });
+    assert_eq!(
+        refusals(&app, &grace, 3).await,
+        [
+            told("ADDRESS_NOT_VERIFIED"),
+            told("SECOND_FACTOR_MISSING"),
+            told("NOT_ADMITTED")
+        ]
+    );
+    let sql =
+        "SELECT ip, request_id FROM audit_entries WHERE tenant_id::text = $1 AND kind = 'SIGN_IN_REFUSED'";
+    let tenant = grace.viewer().tenant_id.to_string();
+    for row in superuser.query(sql, &[&tenant]).await.unwrap() {
+        assert_eq!(row.get::<_, &str>(0), "127.0.0.1");
+        assert!(!row.get::<_, &str>(1).is_empty());
+    }
+}
+
+#[tokio::test]
 async fn the_settings_of_a_trusted_issuer_are_checked_when_the_server_starts() {
     let refused = |change: &dyn Fn(&mut Config)| {
         let mut config = Config {
@@ -836,7 +882,7 @@ async fn the_settings_of_a_trusted_issuer_are_checked_when_the_server_starts() {
     let app: Arc<App> = TestApp::on(database_url().await, other).await.app;
     let mut claims = issuer.claims("grace@test.example");
     claims["iss"] = json!(format!("{}/realm", issuer.url));
-    let found = app.identify(&issuer.sign(&claims)).await;
+    let found = app.identify(&issuer.sign(&claims), &Origin::default()).await;
     assert_eq!(found.unwrap_err().code(), "UNAVAILABLE");
     assert_eq!(issuer.asked(), 0, "its keys are not asked for");
 }

@@ -18,7 +18,7 @@ use crate::support::app::config;
 use crate::support::provider::{
     Deaf, Forge, Liar, PAGE, Says, Site, browse, consent, issuer, with_github, with_issuer,
 };
-use crate::support::recipes::{PASSWORD, signed_up};
+use crate::support::recipes::{PASSWORD, refusals, signed_up};
 use crate::support::{Client, TestApp};
 
 /// Somebody with an account and a verified address.
@@ -470,6 +470,116 @@ async fn who_is_half_in_by_a_provider_does_not_get_in_when_it_is_made_to_forget_
     person.client.mutate(field, ty, "__typename", input).await;
     assert!(!show(&pending, &codes[1]).await);
     assert!(show(&begin().await, &codes[1]).await, "as if for the first time");
+}
+
+#[tokio::test]
+async fn who_is_refused_although_they_are_known_is_told_of_to_their_tenants() {
+    let site = Site::open().await;
+    let app = &site.app;
+    let person = Person::of(app).await;
+    let unknown = async |claims: &Value| {
+        let (told, _) = site.by_way_of(claims).await;
+        assert_eq!(told.result(), ("error", "unknown_user"));
+    };
+    let void = async |code: &str, verifier: &str, tenant: Option<Uuid>| {
+        let tenant = tenant.map(|tenant| write_id("tenant", tenant));
+        let answer = site.complete(code, verifier, tenant.as_deref()).await;
+        assert_eq!(error(&answer), "UNAUTHENTICATED", "{answer}");
+    };
+    let told = async |client: &Client, reasons: &[&str]| {
+        let found = refusals(app, client, reasons.len()).await;
+        let expected: Vec<Value> = reasons
+            .iter()
+            .map(|reason| json!({ "by": "oidc", "reason": reason }))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    // An account with their address that nobody has proved to be theirs.
+    let squatter = signed_up(app, "squatter").await;
+    let data = squatter.query("{ viewer { user { email } } }", json!({})).await;
+    let email = &data["viewer"]["user"]["email"];
+    unknown(&json!({ "sub": Uuid::new_v4(), "email": email, "email_verified": true })).await;
+    told(&squatter, &["ADDRESS_NOT_VERIFIED"]).await;
+    // A tenant that has added them without being asked hears of it when it is about that tenant.
+    let other = app.tenant().await;
+    let input = json!({ "name": "Added", "email": person.email, "password": PASSWORD, "role": "SALES" });
+    let added = other
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    // Whoever has their old address at the provider.
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    assert!(payload(&site.complete(back.code(), &verifier, None).await)["accessToken"].is_string());
+    unknown(&json!({ "sub": Uuid::new_v4(), "email": person.email, "email_verified": true })).await;
+    told(&person.client, &["LINKED_TO_ANOTHER"]).await;
+    // Whoever has their code and no verifier.
+    let (back, _) = site.by_way_of(&person.there()).await;
+    void(back.code(), &crypto::random_token(), None).await;
+    told(&person.client, &["LINKED_TO_ANOTHER", "CODE_OF_ANOTHER"]).await;
+    let mut reasons = vec!["LINKED_TO_ANOTHER", "CODE_OF_ANOTHER", "NOT_ADMITTED"];
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    void(back.code(), &verifier, Some(squatter.viewer().tenant_id)).await;
+    told(&person.client, &reasons).await;
+    // Whom a tenant has shut out.
+    let input = json!({ "userId": added["user"]["id"], "isActive": false });
+    other
+        .mutate("updateUser", "UpdateUserInput", "position", input)
+        .await;
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    void(back.code(), &verifier, Some(other.viewer().tenant_id)).await;
+    reasons.push("NOT_ADMITTED");
+    told(&person.client, &reasons).await;
+    told(&other, &["NOT_ADMITTED"]).await;
+    // Whose password has changed meanwhile.
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    let input = json!({ "currentPassword": PASSWORD, "newPassword": "another horse battery" });
+    let (field, ty) = ("changePassword", "ChangePasswordInput");
+    person.client.mutate(field, ty, "__typename", input).await;
+    void(back.code(), &verifier, None).await;
+    reasons.push("CHANGED_MEANWHILE");
+    told(&person.client, &reasons).await;
+    // Who may come in nowhere any more.
+    let shut = "UPDATE users SET is_active = false WHERE id::text = $1";
+    let user = person.client.viewer().user_id.to_string();
+    app.superuser().await.execute(shut, &[&user]).await.unwrap();
+    unknown(&person.there()).await;
+    reasons.push("NOT_ADMITTED");
+    told(&person.client, &reasons).await;
+    told(&other, &["NOT_ADMITTED"]).await;
+    told(&squatter, &["ADDRESS_NOT_VERIFIED"]).await;
+    let sql = "SELECT DISTINCT ip, entity || '/' || record_id FROM audit_entries
+                WHERE tenant_id::text = $1 AND kind = 'SIGN_IN_REFUSED'";
+    let tenant = squatter.viewer().tenant_id.to_string();
+    let row = app.superuser().await.query_one(sql, &[&tenant]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "127.0.0.1");
+    assert_eq!(
+        row.get::<_, &str>(1),
+        format!("user/{}", squatter.viewer().user_id)
+    );
+}
+
+#[tokio::test]
+async fn nobody_fills_the_trail_of_others_by_being_refused() {
+    let mut config = with_issuer(tokio::task::spawn_blocking(issuer).await.unwrap());
+    config.limits = vec!["refusal=2/1h".to_owned()];
+    let site = Site::with("oidc", config).await;
+    let squatter = signed_up(&site.app, "flooded").await;
+    let data = squatter.query("{ viewer { user { email } } }", json!({})).await;
+    let email = &data["viewer"]["user"]["email"];
+    for _ in 0..5 {
+        let claims = json!({ "sub": Uuid::new_v4(), "email": email, "email_verified": true });
+        let (told, _) = site.by_way_of(&claims).await;
+        assert_eq!(told.result(), ("error", "unknown_user"));
+    }
+    // Another way in is counted apart, so that what happens there is told of.
+    let document = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
+    let input = json!({ "input": { "email": email, "password": "not the right one" } });
+    assert_eq!(site.app.anon().code(document, input).await, "UNAUTHENTICATED");
+    let found = refusals(&site.app, &squatter, 3).await;
+    let ways: Vec<&str> = found
+        .iter()
+        .map(|detail| detail["by"].as_str().unwrap())
+        .collect();
+    assert_eq!(ways, ["oidc", "oidc", "password"]);
 }
 
 #[tokio::test]

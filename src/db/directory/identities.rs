@@ -123,22 +123,35 @@ pub async fn linked_to(db: &Database, issuer: &str, subject: &str) -> Result<Opt
     Ok(found.await?.map(|found| found.id))
 }
 
-/// The account with an address, in lower case, whose person has proved to us, too, that the address is theirs. None that
-/// has another identity of this issuer already.
+/// An account that somebody might have whom an issuer tells of.
+#[derive(Debug, QueryableByName)]
+pub struct Candidate {
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Whether its person has proved to us, too, that the address is theirs.
+    #[diesel(sql_type = Bool)]
+    pub is_verified: bool,
+    /// Whether it has an identity of this issuer already.
+    #[diesel(sql_type = Bool)]
+    pub is_linked: bool,
+}
+
+/// The account with an address, in lower case, as it stands with an issuer.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn to_be_linked(db: &Database, email: &str, issuer: &str) -> Result<Option<Uuid>> {
+pub async fn candidate(db: &Database, email: &str, issuer: &str) -> Result<Option<Candidate>> {
     let found = read(db, async |conn| {
         let account = statement(
-            "SELECT id FROM accounts WHERE email = ? AND email_verified_at IS NOT NULL AND NOT EXISTS (
-                    SELECT FROM linked_identities l WHERE l.account_id = accounts.id AND l.issuer = ?)",
+            "SELECT id, email_verified_at IS NOT NULL AS is_verified, EXISTS (
+                    SELECT FROM linked_identities l WHERE l.account_id = accounts.id AND l.issuer = ?) AS is_linked
+               FROM accounts WHERE email = ?",
         )
-        .bind::<Text, _>(email)
-        .bind::<Text, _>(issuer);
-        Ok(account.get_result::<Found>(&mut &*conn).await.optional()?)
+        .bind::<Text, _>(issuer)
+        .bind::<Text, _>(email);
+        Ok(account.get_result(&mut &*conn).await.optional()?)
     });
-    Ok(found.await?.map(|found| found.id))
+    found.await
 }
 
 /// An account with the tenants that it may enter, oldest first.

@@ -7,16 +7,18 @@ use chrono::Utc;
 use serde_json::json;
 
 use super::model::{Identity, fits};
+use crate::auth::refusal::{Reason, Refused};
 use crate::auth::{Limiter, Policy};
 use crate::crypto;
 use crate::db::directory::identities::{self, Linked, Proof};
-use crate::db::directory::{Account, Membership, factors, people};
+use crate::db::directory::{Membership, factors, people};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_alone};
 use crate::identity::mfa::{self, Admitted, By};
-use crate::identity::{SignInPayload, Tenant, revocations};
+use crate::identity::refusals::Refusals;
+use crate::identity::{SignInPayload, Tenant, choose, revocations};
 
 /// Who comes back from a provider.
 #[derive(Debug, InputObject)]
@@ -106,23 +108,33 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
         .await?;
     let db = session.db();
     let proof = identities::take_proof(db, &crypto::token_hash(&input.code)).await?;
-    let proof = proof.filter(|proof| fits(&input.verifier, &proof.challenge));
     let proof = proof.ok_or_else(refused)?;
-    let found = identities::account(db, proof.account_id).await?;
-    let same = |account: &Account| crypto::token_hash(&account.password_hash) == *proof.password_state;
-    let found = found.filter(|(account, _)| same(account));
-    let (account, memberships) = found.ok_or_else(refused)?;
-    let mut memberships = memberships.into_iter();
-    let membership = match input.tenant_id {
-        Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
-        None => memberships.next(),
+    let tenant_id = input.tenant_id.map(|tenant| tenant.uuid());
+    let refused_for = |reason| {
+        let told = Refused {
+            account_id: proof.account_id,
+            tenant_id,
+            by: proof.provider.clone(),
+            reason,
+        };
+        Refusals::of(ctx).tell(session.origin(), told);
+        refused()
     };
-    let membership = membership.ok_or_else(refused)?;
+    if !fits(&input.verifier, &proof.challenge) {
+        return Err(refused_for(Reason::CodeOfAnother));
+    }
+    let (account, memberships) = identities::account(db, proof.account_id)
+        .await?
+        .ok_or_else(refused)?;
+    if crypto::token_hash(&account.password_hash) != *proof.password_state {
+        return Err(refused_for(Reason::ChangedMeanwhile));
+    }
+    let membership = choose(memberships, tenant_id).ok_or_else(|| refused_for(Reason::NotAdmitted))?;
     if !identities::fits(db, &proof).await? {
-        return Err(refused());
+        return Err(refused_for(Reason::ChangedMeanwhile));
     }
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
-    let admitted = admitted.ok_or_else(refused)?;
+    let admitted = admitted.ok_or_else(|| refused_for(Reason::NotAdmitted))?;
     // Whoever has still to show a second factor leaves nothing behind that lasts; they are found by their address again.
     if matches!(admitted, Admitted::SignedIn(_))
         && matches!(
