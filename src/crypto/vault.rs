@@ -32,11 +32,7 @@ impl MasterKey {
             .trim()
             .split_once(':')
             .ok_or("a master key is given as name:base64")?;
-        let named = (1..=MAX_NAME).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if !named {
+        if !Self::is_name(name.as_bytes()) {
             return Err(format!(
                 "the name of a master key has 1 to {MAX_NAME} letters, digits, -, _ or ."
             ));
@@ -47,6 +43,14 @@ impl MasterKey {
             .filter(|key| key.iter().any(|byte| *byte != key[0]))
             .ok_or_else(|| format!("the master key {name} is not 32 random bytes in base64"))?;
         Ok(Self::new(name, key))
+    }
+
+    /// Whether a master key can have this name.
+    pub fn is_name(name: &[u8]) -> bool {
+        (1..=MAX_NAME).contains(&name.len())
+            && name
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     }
 
     /// The key that a server has from its root secret when it is given no other.

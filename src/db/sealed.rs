@@ -13,7 +13,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::Database;
 use super::directory::{conn_transaction, writing_transaction};
-use crate::crypto::Vault;
+use crate::crypto::{MasterKey, Vault};
 use crate::error::{Error, Result};
 
 /// Values that are sealed anew in one transaction, which keeps them from being changed for so long.
@@ -254,7 +254,9 @@ impl Column {
         let count = diesel::sql_query(count).bind::<Integer, _>(i32::from(Vault::VERSION));
         let counted: Vec<Counted> = count.load(&mut &*conn).await?;
         let kept = counted.into_iter().map(|Counted { name, count }| Kept {
-            master_key: name.map(|name| String::from_utf8_lossy(&name).into_owned()),
+            master_key: name
+                .filter(|name| MasterKey::is_name(name))
+                .and_then(|name| String::from_utf8(name).ok()),
             table,
             values: count,
         });

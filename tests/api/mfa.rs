@@ -20,7 +20,7 @@ use crate::support::{Client, TestApp};
 /// A person with a second factor.
 pub struct Person {
     client: Client,
-    email: String,
+    pub email: String,
     /// In base 32.
     pub secret: String,
     recovery_codes: Vec<String>,

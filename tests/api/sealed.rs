@@ -320,6 +320,64 @@ async fn what_somebody_is_changing_is_left_to_them_and_not_waited_for() {
 }
 
 #[tokio::test]
+async fn everything_stays_readable_while_master_keys_take_over_from_each_other() {
+    let (one, two) = (key("one"), key("two"));
+    let url = database("sealed_to_and_fro").await;
+    let with = |keys: String| Config {
+        master_keys: Some(keys.into()),
+        ..config()
+    };
+    let app = TestApp::on(url.clone(), with(format!("{one},{two}"))).await;
+    let other = TestApp::on(url, with(format!("{two},{one}"))).await;
+    let grace = signed_up(&app, "to_and_fro").await;
+    let person = enrol(&grace).await;
+    let company = secretive(&grace, "Acme", TAX_ID).await;
+    mails(&app, &vault(&two), 250).await;
+    let end = CancellationToken::new();
+    let taking_over = async {
+        let mut values = 0;
+        while !end.is_cancelled() {
+            for of in [&app, &other] {
+                let done = sealed::rewrap(&of.app.db, &of.app.vault, |_, _| {})
+                    .await
+                    .unwrap();
+                values += done.values;
+                assert_eq!(done.unreadable, 0);
+            }
+        }
+        values
+    };
+    let working = async {
+        for number in 0..20 {
+            let of = if number % 2 == 0 { &app } else { &other };
+            let client = of.acting_as(grace.viewer().clone());
+            assert_eq!(shown(&client, &company).await["taxId"], TAX_ID);
+            let further = secretive(
+                &client,
+                &format!("Company {number}"),
+                &format!("FR12345{number:02}"),
+            )
+            .await;
+            assert_eq!(shown(&client, &further).await["bankAccount"]["iban"], IBAN);
+        }
+        let token = half(&other, &person.email).await;
+        let verified = verify(&app, &token, &code(&person.secret, 1)).await;
+        assert_eq!(outcome(&verified), "IN");
+        end.cancel();
+    };
+    let (values, ()) = tokio::join!(taking_over, working);
+    assert!(values > 250, "they took over again and again: {values}");
+    let (last, only) = (
+        vault(&two),
+        sealed::rewrap(&other.app.db, &other.app.vault, |_, _| {}),
+    );
+    assert_eq!(only.await.unwrap().unreadable, 0);
+    for (id, text) in texts(&app).await {
+        assert_eq!(*last.open(&sealed::MAIL.of(&id), &text).unwrap(), b"a letter");
+    }
+}
+
+#[tokio::test]
 async fn the_command_tells_what_each_master_key_has_sealed() {
     let (old, new) = (key("old"), key("new"));
     let url = database("sealed_command").await;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dealstream::auth::{Origin, Role};
 use dealstream::config::Config;
-use dealstream::crm::secrets::{renew, rotate, tend};
+use dealstream::crm::secrets::{look_after, renew, rotate, tend};
 use dealstream::db::id::{read_id, write_id};
 use dealstream::db::{migrate, sealed};
 use dealstream::sensitive::DataKeys;
@@ -553,5 +553,23 @@ async fn what_is_due_is_renewed_in_the_background_and_only_that() {
     assert_eq!(left, 2, "the old key is gone");
     assert_eq!(shown(&one, &a).await["taxId"], TAX_ID);
     assert_eq!(found(&one, TAX_ID).await, [a]);
-    assert_eq!(shown(&two, &b).await["taxId"], TAX_ID);
+    // A new master key takes over by itself.
+    let bytes = STANDARD.encode([(); 32].map(|()| rand::random::<u8>()));
+    let config = Config {
+        master_keys: Some(format!("next:{bytes}").into()),
+        ..config()
+    };
+    let next = TestApp::on(app.url.clone(), config).await;
+    let keys = DataKeys::new(next.app.vault.clone());
+    look_after(&next.app.db, &next.app.vault, &keys, None).await;
+    let kept = sealed::kept(&next.app.db).await.unwrap();
+    let names: Vec<_> = kept
+        .iter()
+        .filter_map(|kept| kept.master_key.as_deref())
+        .collect();
+    assert_eq!(names, ["next", "next"], "{kept:?}");
+    assert_eq!(
+        shown(&next.acting_as(two.viewer().clone()), &b).await["taxId"],
+        TAX_ID
+    );
 }

@@ -121,8 +121,8 @@ pub async fn renew(
 /// How often is looked after the keys.
 const ROUND: Duration = Duration::from_secs(60 * 60);
 
-/// Looks after the keys by itself until `stop`: lets the current master key take over what older ones have sealed, and see
-/// [`tend`]. Not at once: with a new master key, instances that do not have it yet shall be gone before that.
+/// Looks after the keys by itself until `stop`, as [`look_after`] does. Not at once: with a new master key, instances that
+/// do not have it yet shall be gone before that.
 pub async fn keep(
     db: Database,
     vault: Arc<Vault>,
@@ -133,19 +133,25 @@ pub async fn keep(
     let endless = async {
         loop {
             tokio::time::sleep(ROUND).await;
-            let progress = |table, values| tracing::info!(table, values, "sealed by the current master key");
-            if let Err(error) = sealed::rewrap(&db, &vault, progress).await {
-                tracing::warn!(?error, "the current master key cannot take over; trying on");
-            }
-            if let Err(error) = tend(&db, &keys, age.map(|age| now() - age)).await {
-                tracing::warn!(
-                    ?error,
-                    "the keys of sensitive fields cannot be looked after; trying on"
-                );
-            }
+            look_after(&db, &vault, &keys, age.map(|age| now() - age)).await;
         }
     };
     stop.run_until_cancelled(endless).await;
+}
+
+/// Lets the current master key take over what older ones have sealed, and does what is due with the keys of tenants: see
+/// [`tend`]. What fails is told to the log, and is for the next time.
+pub async fn look_after(db: &Database, vault: &Vault, keys: &DataKeys, made_before: Option<DateTime<Utc>>) {
+    let progress = |table, values| tracing::info!(table, values, "sealed by the current master key");
+    if let Err(error) = sealed::rewrap(db, vault, progress).await {
+        tracing::warn!(?error, "the current master key cannot take over; trying on");
+    }
+    if let Err(error) = tend(db, keys, made_before).await {
+        tracing::warn!(
+            ?error,
+            "the keys of sensitive fields cannot be looked after; trying on"
+        );
+    }
 }
 
 /// Does what is due, in all tenants: makes new data keys in the place of those that were made before `made_before`, and
