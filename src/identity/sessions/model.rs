@@ -153,13 +153,13 @@ impl RefreshToken {
     /// The token that follows this one. It is the same each time, so that it need not be kept to be given again, and
     /// nobody else can tell it.
     pub fn successor(&self, vault: &Vault) -> Self {
-        self.successor_by(&*vault.derive(SUCCESSORS))
+        self.successor_by(&vault.derive(SUCCESSORS))
     }
 
     /// As [`RefreshToken::successor`], by each master key of the ring.
     fn successors(&self, vault: &Vault) -> impl Iterator<Item = Self> {
         let keys = vault.derive_of_each(SUCCESSORS);
-        keys.map(|key| self.successor_by(&*key))
+        keys.map(|key| self.successor_by(&key))
     }
 
     fn successor_by(&self, key: &[u8; 32]) -> Self {
