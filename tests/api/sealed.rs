@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::architecture::sources;
 use crate::mfa::{code, enrol, half, outcome, verify};
 use crate::sensitive::{IBAN, TAX_ID, found, secretive, shown};
 use crate::support::TestApp;
@@ -87,6 +88,30 @@ async fn every_column_of_bytes_is_known_to_be_sealed_or_not() {
         known,
         "what a vault seals belongs into db::sealed::ALL"
     );
+}
+
+#[test]
+fn whatever_a_vault_seals_is_sealed_for_a_column_that_is_known() {
+    // Who seals here takes the context from `db::sealed`, itself or where the name of the function says so.
+    let documented = [
+        ("auth/keys.rs", "SIGNING_KEY"),
+        ("auth/provider/door.rs", "PROVIDER_VISIT"),
+        ("identity/mfa/mutations.rs", "sealing_context"),
+        ("mail/mod.rs", "sealed::"),
+        ("sensitive/mod.rs", "DATA_KEY"),
+        ("db/sealed.rs", "self.of("),
+    ];
+    let mut sealing = BTreeSet::new();
+    for file in sources().iter().filter(|file| !file.path.starts_with("crypto")) {
+        let plain: String = file.code.split_whitespace().collect();
+        if plain.contains("vault.seal(") {
+            let known = documented.iter().find(|(path, _)| *path == file.path);
+            let (_, by) = known.unwrap_or_else(|| panic!("{}: into which column of db::sealed?", file.path));
+            assert!(file.code.contains(by), "{}", file.path);
+            sealing.insert(file.path.clone());
+        }
+    }
+    assert_eq!(sealing.len(), documented.len(), "{sealing:?}");
 }
 
 #[tokio::test]
