@@ -28,6 +28,9 @@ use crate::error::{Error, Result};
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
 
+/// Letters of a subject at most (OpenID Connect Core 1.0, section 2).
+pub(super) const MAX_SUBJECT: usize = 255;
+
 /// How long a token is good at most after it was issued, whatever it says itself.
 const LONGEST: TimeDelta = TimeDelta::hours(24);
 
@@ -44,6 +47,9 @@ pub const NAME: &str = "trusted-issuer";
 pub struct External {
     issuer: String,
     audience: String,
+    /// What a subject is a name in: it may call the same person otherwise for another audience (OpenID Connect Core 1.0,
+    /// section 8.1).
+    realm: String,
     /// The names of claims.
     tenant: Option<String>,
     email: String,
@@ -57,6 +63,10 @@ pub struct External {
 /// What a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proved {
+    /// Of the names that the issuer has for people.
+    pub realm: String,
+    /// Their lasting name there.
+    pub subject: String,
     /// In lower case.
     pub email: String,
     /// Whether the issuer has verified it.
@@ -111,6 +121,8 @@ impl External {
         };
         let keys = RemoteKeys::new(Outbound::new()?, &issuer, at, config.pace.published);
         Ok(Some(Self {
+            // No address of an issuer has a space.
+            realm: format!("{issuer} {audience}"),
             issuer,
             audience,
             tenant: config.trusted_issuer_tenant_claim.clone(),
@@ -201,7 +213,10 @@ impl External {
         if claims.contains_key("cnf") {
             return Err(invalid());
         }
-        text("sub")?;
+        let subject = text("sub")?;
+        if subject.len() > MAX_SUBJECT || subject.chars().any(char::is_control) {
+            return Err(invalid());
+        }
         let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
         let leeway = TimeDelta::seconds(LEEWAY as i64);
         if issued_at > now + leeway {
@@ -219,6 +234,8 @@ impl External {
         let methods = claims.get("amr").and_then(Value::as_array);
         let shown = methods.is_some_and(|methods| methods.iter().any(|method| method == SECOND_FACTOR));
         Ok(Proved {
+            realm: self.realm.clone(),
+            subject: subject.to_owned(),
             email: text(&self.email)?.trim().to_lowercase(),
             is_verified: claims.get(&self.verified) == Some(&Value::Bool(true)),
             tenant_id,

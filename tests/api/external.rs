@@ -162,7 +162,7 @@ impl Issuer {
     fn claims(&self, email: &str) -> Value {
         let now = Utc::now().timestamp();
         json!({
-            "iss": self.url, "aud": AUDIENCE, "sub": "user-17", "iat": now, "exp": now + 300,
+            "iss": self.url, "aud": AUDIENCE, "sub": format!("of {email}"), "iat": now, "exp": now + 300,
             "email": email, "email_verified": true, "jti": Uuid::new_v4(),
         })
     }
@@ -280,6 +280,13 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
     let grace = signed_up(&app, "external").await;
     let email = email_of(&grace).await;
     let (right, now) = (issuer.claims(&email), Utc::now().timestamp());
+    // Whom nobody here knows yet: only by an address are they found.
+    let new = email_of(&signed_up(&app, "new").await).await;
+    let anew = |change: &dyn Fn(&mut Value)| {
+        let mut claims = issuer.claims(&new);
+        change(&mut claims);
+        issuer.sign(&claims)
+    };
     let with = |claim: &str, value: Value| {
         let mut claims = right.clone();
         claims[claim] = value;
@@ -353,26 +360,44 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
         ("of a number", with("sub", json!(17))),
         (
             "of an address that is not verified",
-            with("email_verified", json!(false)),
+            anew(&|claims| claims["email_verified"] = json!(false)),
         ),
         (
             "of an address that is said to be verified",
-            with("email_verified", json!("true")),
+            anew(&|claims| claims["email_verified"] = json!("true")),
         ),
         (
             "of an address that is verified by a number",
-            with("email_verified", json!(1)),
+            anew(&|claims| claims["email_verified"] = json!(1)),
         ),
-        ("of several addresses", with("email", json!([email]))),
+        (
+            "of an address of which nothing is said",
+            anew(&|claims| drop(claims.as_object_mut().unwrap().remove("email_verified"))),
+        ),
+        (
+            "of several addresses",
+            anew(&|claims| claims["email"] = json!([new])),
+        ),
         (
             "of an unknown address",
-            with("email", json!("nobody@test.example")),
+            anew(&|claims| claims["email"] = json!("nobody@test.example")),
         ),
         (
             "of an address with more",
-            with("email", json!(format!("{email}\0"))),
+            anew(&|claims| claims["email"] = json!(format!("{new}\0"))),
         ),
-        ("of a long address", with("email", json!("x".repeat(3000)))),
+        (
+            "of a long address",
+            anew(&|claims| claims["email"] = json!("x".repeat(3000))),
+        ),
+        (
+            "of a long name",
+            anew(&|claims| claims["sub"] = json!("x".repeat(256))),
+        ),
+        (
+            "of a name with more",
+            anew(&|claims| claims["sub"] = json!("somebody\0")),
+        ),
         ("bound to a key", with("cnf", json!({ "jkt": "x" }))),
         ("huge", with("padding", json!("x".repeat(10_000)))),
         (
@@ -454,7 +479,7 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
             token[..=token.rfind('.').unwrap()].to_owned()
         }),
     ];
-    for claim in ["iss", "aud", "sub", "iat", "exp", "email", "email_verified"] {
+    for claim in ["iss", "aud", "sub", "iat", "exp", "email"] {
         let mut claims = right.clone();
         claims.as_object_mut().unwrap().remove(claim);
         bad.push((claim, issuer.sign(&claims)));
@@ -465,6 +490,8 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
             assert_eq!(code(&app.identified(token).await), "UNAUTHENTICATED", "{what}");
         }
     }
+    let found = app.identified(&anew(&|_| {})).await;
+    assert!(found.is_ok(), "it is not they who are refused");
     // An outsider cannot speak in our name either, by a key that is published under the name of ours.
     let mut posing = outsider.public.clone();
     posing["kid"] = json!(ours.kid);
@@ -703,6 +730,7 @@ async fn the_tenant_is_that_of_the_token_and_one_belongs_to_it() {
     let tenant = |client: &Client| client.viewer().tenant_id;
     let token = |tenant: Value| {
         let mut claims = issuer.claims("somebody@test.example");
+        claims["sub"] = json!(format!("of {email}"));
         claims["upn"] = json!(email);
         claims["upn_verified"] = json!(true);
         claims["https://crm.example.com/tenant"] = tenant;
@@ -789,6 +817,74 @@ async fn a_tenant_that_requires_a_second_factor_wants_one_from_the_issuer_too() 
     }
     assert!(app.identified(&token(json!(["pwd", "mfa"]))).await.is_ok());
     assert!(always.identified(&token(Value::Null)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_person_is_found_by_their_address_once_and_then_known_by_their_name_at_the_issuer() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let grace = signed_up(&app, "linked-by-issuer").await;
+    let email = email_of(&grace).await;
+    let linked = async || {
+        let document = "{ linkedIdentities { provider email } }";
+        grace.query(document, json!({})).await["linkedIdentities"].clone()
+    };
+    let who = async |sub: &str, email: &str, verified: bool| {
+        let mut claims = issuer.claims(email);
+        claims["sub"] = json!(sub);
+        claims["email_verified"] = json!(verified);
+        let found = app.identified(&issuer.sign(&claims)).await;
+        found.map(|client| client.viewer().user_id).ok()
+    };
+    let own = Some(grace.viewer().user_id);
+    assert_eq!(who("7", &email, false).await, None, "nobody knows them yet");
+    assert_eq!(linked().await, json!([]), "who was refused leaves nothing behind");
+    refusals(&app, &grace, 1).await;
+    // All at once for the first time.
+    let at_once = join_all((0..8).map(|_| who("7", &email, true))).await;
+    assert_eq!(at_once, vec![own; 8]);
+    assert_eq!(
+        linked().await,
+        json!([{ "provider": "trusted-issuer", "email": email }])
+    );
+    // Whatever becomes of their address there, also when it is that of somebody else here.
+    let other = email_of(&signed_up(&app, "other-by-issuer").await).await;
+    for (email, verified) in [("moved@test.example", true), (&email, false), (&other, true)] {
+        assert_eq!(who("7", email, verified).await, own, "{email}");
+    }
+    // Who is given their old address there does not become them.
+    assert_eq!(who("8", &email, true).await, None);
+    let told = json!({ "by": "trusted-issuer", "reason": "LINKED_TO_ANOTHER" });
+    assert_eq!(refusals(&app, &grace, 2).await[1], told);
+    // Each issuer has names of its own, and for each audience.
+    let second = Issuer::start().await;
+    let elsewhere = second.app().await;
+    assert!(elsewhere.identified(&second.token(&email)).await.is_ok());
+    let audience = Config {
+        trusted_issuer_audience: Some("another".to_owned()),
+        ..issuer.trusted()
+    };
+    let another = TestApp::on(database_url().await, audience).await;
+    let mut claims = issuer.claims(&email);
+    claims["aud"] = json!("another");
+    assert!(another.identified(&issuer.sign(&claims)).await.is_ok());
+    // Until they say so.
+    let input = json!({ "provider": "trusted-issuer" });
+    let (field, ty) = ("unlinkProvider", "UnlinkProviderInput");
+    grace.mutate(field, ty, "__typename", input).await;
+    assert_eq!(linked().await, json!([]));
+    assert_eq!(who("7", "moved@test.example", true).await, None);
+    assert_eq!(who("8", &email, true).await, own);
+    assert_eq!(who("7", &email, true).await, None);
+    let sql = "SELECT kind || detail FROM audit_entries WHERE tenant_id::text = $1 AND entity = 'identity' ORDER BY sequence";
+    let tenant = grace.viewer().tenant_id.to_string();
+    let rows = app.superuser().await.query(sql, &[&tenant]).await.unwrap();
+    let kinds: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let (linked, unlinked) = (
+        r#"LINKED{"provider":"trusted-issuer"}"#,
+        r#"UNLINKED{"provider":"trusted-issuer"}"#,
+    );
+    assert_eq!(kinds, [linked, linked, linked, unlinked, linked]);
 }
 
 #[tokio::test]

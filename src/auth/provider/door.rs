@@ -12,7 +12,7 @@ use super::super::refusal::{self, Hears, Reason};
 use super::{Fault, Person, Provider, Providers, Secrets};
 use crate::crypto::{self, Vault};
 use crate::db::Database;
-use crate::db::directory::identities::{self, Proof, Visit};
+use crate::db::directory::identities::{self, Identity, Proof, Visit};
 use crate::db::sealed::PROVIDER_VISIT;
 use crate::error::{Error, Result};
 
@@ -240,7 +240,7 @@ impl Door {
             Refusal::Unknown
         };
         let account = match identities::linked_to(&self.db, &issuer, &subject).await? {
-            Some(account) => account,
+            Some(known) => known.account_id,
             None => {
                 // No address of ours is that long, and no text in PostgreSQL has a NUL.
                 let email = email.filter(|email| email.len() <= 1000 && !email.contains('\0'));
@@ -263,12 +263,14 @@ impl Door {
         }
         Ok(Proof {
             challenge: visit.challenge.clone(),
-            provider: provider.name.to_owned(),
-            issuer,
-            subject,
             password_state: crypto::token_hash(&account.password_hash).to_vec(),
-            email: account.email,
-            account_id: account.id,
+            identity: Identity {
+                provider: provider.name.to_owned(),
+                issuer,
+                subject,
+                email: account.email,
+                account_id: account.id,
+            },
         })
     }
 }

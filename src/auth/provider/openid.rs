@@ -16,6 +16,7 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::external::MAX_SUBJECT;
 use super::super::jwks::RemoteKeys;
 use super::super::published::Published;
 use super::{Fault, Outbound, Person, Registration, Secrets, Unanswered, address};
@@ -29,9 +30,6 @@ const LEEWAY: u64 = 60;
 
 /// Longest ID token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
-/// Letters of a subject at most (Core 1.0, section 2).
-const MAX_SUBJECT: usize = 255;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct IdToken {

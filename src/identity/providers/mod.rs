@@ -6,4 +6,5 @@ mod mutations;
 mod types;
 
 pub use mutations::ProviderMutation;
+pub(super) use mutations::tell_of_link;
 pub use types::ProviderQuery;

@@ -8,13 +8,14 @@ use serde_json::json;
 
 use super::model::{Identity, fits};
 use crate::auth::refusal::{Reason, Refused};
-use crate::auth::{Limiter, Policy};
+use crate::auth::{Limiter, Origin, Policy};
 use crate::crypto;
-use crate::db::directory::identities::{self, Linked, Proof};
+use crate::db::Database;
+use crate::db::directory::identities::{self, Linked, Sureness};
 use crate::db::directory::{Membership, factors, people};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::Work;
+use crate::events::{Hub, Work};
 use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_alone};
 use crate::identity::mfa::{self, Admitted, By};
 use crate::identity::refusals::Refusals;
@@ -112,9 +113,9 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
     let tenant_id = input.tenant_id.map(|tenant| tenant.uuid());
     let refused_for = |reason| {
         let told = Refused {
-            account_id: proof.account_id,
+            account_id: proof.identity.account_id,
             tenant_id,
-            by: proof.provider.clone(),
+            by: proof.identity.provider.clone(),
             reason,
         };
         Refusals::of(ctx).tell(session.origin(), told);
@@ -123,7 +124,7 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
     if !fits(&input.verifier, &proof.challenge) {
         return Err(refused_for(Reason::CodeOfAnother));
     }
-    let (account, memberships) = identities::account(db, proof.account_id)
+    let (account, memberships) = identities::account(db, proof.identity.account_id)
         .await?
         .ok_or_else(refused)?;
     if crypto::token_hash(&account.password_hash) != *proof.password_state {
@@ -136,23 +137,26 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
     let admitted = admitted.ok_or_else(|| refused_for(Reason::NotAdmitted))?;
     // Whoever has still to show a second factor leaves nothing behind that lasts; they are found by their address again.
-    if matches!(admitted, Admitted::SignedIn(_))
-        && matches!(
-            identities::link(db, &proof, &account, Utc::now()).await?,
-            Linked::Now
-        )
-    {
-        tell_of_link(session, &proof).await?;
+    if matches!(admitted, Admitted::SignedIn(_)) {
+        let linked = identities::link(db, &proof.identity, &account, Sureness::BothSides, Utc::now());
+        if linked.await? == Linked::Now {
+            tell_of_link(db, session.hub(), session.origin(), &proof.identity).await?;
+        }
     }
-    note_use(session, &proof, &membership).await?;
+    note_use(session, &proof.identity, &membership).await?;
     Ok(admitted)
 }
 
 /// Each tenant's history tells of it. It has been done by now, whatever becomes of that.
-async fn tell_of_link(session: &Session, proof: &Proof) -> Result<()> {
-    for membership in people::users_of(session.db(), proof.account_id).await? {
-        let mut work = begin(session, &membership).await?;
-        let detail = json!({ "provider": proof.provider });
+pub(in crate::identity) async fn tell_of_link(
+    db: &Database,
+    hub: &Arc<Hub>,
+    origin: &Origin,
+    identity: &identities::Identity,
+) -> Result<()> {
+    for membership in people::users_of(db, identity.account_id).await? {
+        let mut work = begin(db, hub, origin, &membership).await?;
+        let detail = json!({ "provider": identity.provider });
         work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
         let position = work.append().await?;
         work.commit(position).await?;
@@ -161,16 +165,15 @@ async fn tell_of_link(session: &Session, proof: &Proof) -> Result<()> {
 }
 
 /// The trail of the tenant tells by whom the first factor was shown.
-async fn note_use(session: &Session, proof: &Proof, membership: &Membership) -> Result<()> {
-    let mut work = begin(session, membership).await?;
-    let detail = json!({ "provider": proof.provider });
+async fn note_use(session: &Session, identity: &identities::Identity, membership: &Membership) -> Result<()> {
+    let mut work = begin(session.db(), session.hub(), session.origin(), membership).await?;
+    let detail = json!({ "provider": identity.provider });
     work.note(Id::<Identity>::from_uuid(membership.user_id), "USED", &detail);
     let position = work.append().await?;
     work.commit(position).await
 }
 
-async fn begin(session: &Session, membership: &Membership) -> Result<Work> {
-    let (db, hub) = (session.db(), session.hub().clone());
-    let work = Work::begin(db, hub, membership.tenant_id, Some(membership.user_id)).await?;
-    Ok(work.coming_from(session.origin()))
+async fn begin(db: &Database, hub: &Arc<Hub>, origin: &Origin, membership: &Membership) -> Result<Work> {
+    let work = Work::begin(db, hub.clone(), membership.tenant_id, Some(membership.user_id)).await?;
+    Ok(work.coming_from(origin))
 }

@@ -33,6 +33,10 @@ impl Refusals {
         &self.db
     }
 
+    pub(in crate::identity) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     pub(in crate::identity) fn of(ctx: &Context<'_>) -> Self {
         let (session, limiter) = (ctx.session(), ctx.data_unchecked::<Arc<Limiter>>());
         Self::new(session.db().clone(), session.hub().clone(), limiter.clone())
