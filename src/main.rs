@@ -18,7 +18,7 @@ use dealstream::db::id::read_id;
 use dealstream::db::{Database, migrate, sealed};
 use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
-use dealstream::identity::mfa;
+use dealstream::identity::{mfa, providers};
 use dealstream::sensitive::DataKeys;
 use dealstream::{api, audit, demo, events, http, telemetry};
 
@@ -74,6 +74,16 @@ enum UsersCommand {
         /// The address that they sign in with
         #[arg(long)]
         email: String,
+    },
+    /// Forget by what name a provider knows somebody, whom it calls by another since, and end all their sessions: their
+    /// address links them again. Make sure before that it is still the same person
+    Unlink {
+        /// The address that they sign in with
+        #[arg(long)]
+        email: String,
+        /// `google`, `github`, `oidc`, or `trusted-issuer` for the service whose access tokens this server trusts
+        #[arg(long)]
+        provider: String,
     },
 }
 
@@ -170,11 +180,19 @@ fn run() -> Result<(), String> {
             Command::Migrate => Ok(()),
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Keys(command) => keys(&config, &url, &command).await,
-            Command::Users(UsersCommand::ResetSecondFactor { email }) => {
+            Command::Users(command) => {
                 let db = Database::new(&url, 2, Duration::from_secs(10))?;
                 migrate::verify_isolation(&db).await?;
                 let hub = events::Hub::new(db.clone(), config.pace);
-                println!("{}", mfa::reset_second_factor(&db, &hub, &email).await?);
+                let done = match command {
+                    UsersCommand::ResetSecondFactor { email } => {
+                        mfa::reset_second_factor(&db, &hub, &email).await?
+                    }
+                    UsersCommand::Unlink { email, provider } => {
+                        providers::unlink(&db, &hub, &email, &provider).await?
+                    }
+                };
+                println!("{done}");
                 Ok(())
             }
             Command::Audit(command) => {

@@ -22,6 +22,7 @@ use dealstream::auth::{Means, Origin, Revocations, Role};
 use dealstream::config::{Config, Renewal};
 use dealstream::db::id::write_id;
 use dealstream::error::Error;
+use dealstream::identity::providers;
 use futures::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -876,15 +877,35 @@ async fn a_person_is_found_by_their_address_once_and_then_known_by_their_name_at
     assert_eq!(who("7", "moved@test.example", true).await, None);
     assert_eq!(who("8", &email, true).await, own);
     assert_eq!(who("7", &email, true).await, None);
+    // Or an operator, for whom the issuer calls by another name since.
+    let (db, hub) = (&app.app.db, &app.app.hub);
+    let address = format!(" {} ", email.to_uppercase());
+    let told = providers::unlink(db, hub, &address, "trusted-issuer").await;
+    assert!(told.unwrap().contains(&email));
+    let sql = "SELECT count(*) FROM sessions WHERE user_id::text = $1 AND ended_at IS NULL";
+    let user = grace.viewer().user_id.to_string();
+    let open = app.superuser().await.query_one(sql, &[&user]).await.unwrap();
+    assert_eq!(open.get::<_, i64>(0), 0, "no session goes on");
+    for (email, provider) in [
+        (&*email, "trusted-issuer"),
+        (&email, "google"),
+        ("nobody@test.example", "trusted-issuer"),
+    ] {
+        let nothing = providers::unlink(db, hub, email, provider).await;
+        assert!(nothing.is_err(), "{email} {provider}");
+    }
+    assert_eq!(who("7", &email, true).await, own);
     let sql = "SELECT kind || detail FROM audit_entries WHERE tenant_id::text = $1 AND entity = 'identity' ORDER BY sequence";
     let tenant = grace.viewer().tenant_id.to_string();
     let rows = app.superuser().await.query(sql, &[&tenant]).await.unwrap();
     let kinds: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    let (linked, unlinked) = (
-        r#"LINKED{"provider":"trusted-issuer"}"#,
-        r#"UNLINKED{"provider":"trusted-issuer"}"#,
+    let linked = r#"LINKED{"provider":"trusted-issuer"}"#;
+    let unlinked = r#"UNLINKED{"provider":"trusted-issuer"}"#;
+    let by_operator = r#"UNLINKED{"by":"OPERATOR","provider":"trusted-issuer"}"#;
+    assert_eq!(
+        kinds,
+        [linked, linked, linked, unlinked, linked, by_operator, linked]
     );
-    assert_eq!(kinds, [linked, linked, linked, unlinked, linked]);
 }
 
 #[tokio::test]

@@ -364,6 +364,22 @@ pub async fn of_user(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Link
     found.await
 }
 
+/// Whether a provider knows an account's person.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_known_to(db: &Database, account: Uuid, provider: &str) -> Result<bool> {
+    let known = read(db, async |conn| {
+        let look = statement(
+            "SELECT EXISTS (SELECT FROM linked_identities WHERE account_id = ? AND provider = ?) AS fits",
+        )
+        .bind::<SqlUuid, _>(account)
+        .bind::<Text, _>(provider);
+        Ok(look.get_result::<Fits>(&mut &*conn).await?.fits)
+    });
+    known.await
+}
+
 /// Forgets that a provider knows an account's person, with whoever is on the way back from it or has still to show a second
 /// factor. Answers how many identities were linked.
 ///

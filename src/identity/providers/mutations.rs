@@ -177,3 +177,49 @@ async fn begin(db: &Database, hub: &Arc<Hub>, origin: &Origin, membership: &Memb
     let work = Work::begin(db, hub.clone(), membership.tenant_id, Some(membership.user_id)).await?;
     Ok(work.coming_from(origin))
 }
+
+/// Forgets by whom else somebody is known who signs in with an address, and ends their sessions in every tenant: for somebody
+/// whom a provider, or the trusted issuer, calls by another name since. Answers what to tell the operator, who has made sure
+/// that it is still the same person.
+///
+/// The trails of their tenants are told one after the other, and the last of these transactions does it: should one fail, some
+/// trails tell of it too early, but none too late.
+///
+/// # Errors
+/// A sentence for the operator; nothing is changed then.
+pub async fn unlink(db: &Database, hub: &Arc<Hub>, email: &str, provider: &str) -> Result<String, String> {
+    let told = |error: Error| {
+        tracing::error!(?error, "nobody can be unlinked");
+        format!("nothing is changed: {}", error.message())
+    };
+    let email = email.trim().to_lowercase();
+    let unlinked = unlink_account(db, hub, &email, provider).await.map_err(told)?;
+    match unlinked {
+        true => Ok(format!(
+            "{provider} does not know {email} any more, and all sessions have ended. Their address links them again."
+        )),
+        false => Err(format!("{provider} knows nobody as {email}: nothing is changed")),
+    }
+}
+
+async fn unlink_account(db: &Database, hub: &Arc<Hub>, email: &str, provider: &str) -> Result<bool> {
+    let Some(address) = people::address(db, email).await? else {
+        return Ok(false);
+    };
+    if !identities::is_known_to(db, address.account_id, provider).await? {
+        return Ok(false);
+    }
+    let users = people::users_of(db, address.account_id).await?;
+    for (number, Membership { tenant_id, user_id }) in users.iter().enumerate() {
+        let mut work = Work::begin(db, hub.clone(), *tenant_id, None).await?;
+        let detail = json!({ "provider": provider, "by": "OPERATOR" });
+        work.record(Id::<Identity>::from_uuid(*user_id), "UNLINKED", &detail)?;
+        if number + 1 == users.len() {
+            identities::unlink(&work, address.account_id, provider).await?;
+            factors::end_sessions(&work, address.account_id, None).await?;
+        }
+        let position = work.append().await?;
+        work.commit(position).await?;
+    }
+    Ok(true)
+}
