@@ -10,7 +10,7 @@ use crate::auth::{Limiter, Origin, Policy};
 use crate::db::Database;
 use crate::db::directory::{Membership, people};
 use crate::db::id::Id;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Hub, Work};
 use crate::graphql::ContextExt;
 use crate::identity::User;
@@ -58,23 +58,29 @@ impl Refusals {
             if told.limiter.take(Policy::Refusal, &key, 1).await.is_err() {
                 return;
             }
-            if let Err(error) = told.note(&origin, &refused).await {
-                tracing::warn!(target: "security", ?error, "a refused sign-in could not be noted in the audit trail");
+            let tenant = refused.tenant_id;
+            let concerned = match people::concerned(&told.db, refused.account_id, tenant).await {
+                Ok(concerned) => concerned,
+                Err(error) => return unnoted(&error),
+            };
+            for membership in concerned {
+                let noted = told.note(&origin, &refused, &membership).await;
+                noted.unwrap_or_else(|error| unnoted(&error));
             }
         });
     }
 
-    async fn note(&self, origin: &Origin, refused: &Refused) -> Result<()> {
-        let Refused { by, reason, .. } = refused;
-        let detail = json!({ "by": by, "reason": reason });
-        let concerned = people::concerned(&self.db, refused.account_id, refused.tenant_id).await?;
-        for Membership { tenant_id, user_id } in concerned {
-            let work = Work::begin(&self.db, self.hub.clone(), tenant_id, None).await?;
-            let mut work = work.coming_from(origin);
-            work.note(Id::<User>::from_uuid(user_id), "SIGN_IN_REFUSED", &detail);
-            let position = work.append().await?;
-            work.commit(position).await?;
-        }
-        Ok(())
+    async fn note(&self, origin: &Origin, refused: &Refused, membership: &Membership) -> Result<()> {
+        let work = Work::begin(&self.db, self.hub.clone(), membership.tenant_id, None).await?;
+        let mut work = work.coming_from(origin);
+        let detail = json!({ "by": refused.by, "reason": refused.reason });
+        let user = Id::<User>::from_uuid(membership.user_id);
+        work.note(user, "SIGN_IN_REFUSED", &detail);
+        let position = work.append().await?;
+        work.commit(position).await
     }
+}
+
+fn unnoted(error: &Error) {
+    tracing::warn!(target: "security", ?error, "a refused sign-in could not be noted in the audit trail");
 }
