@@ -19,7 +19,7 @@ use crate::auth::external::External;
 use crate::auth::keys::Keys;
 use crate::auth::provider::{Door, Providers};
 use crate::auth::token::{self, Tokens};
-use crate::auth::{Limiter, Revocations, Viewer};
+use crate::auth::{Limiter, Origin, Revocations, Viewer};
 use crate::config::Config;
 use crate::crm::secrets;
 use crate::crypto::{self, MasterKey, Vault};
@@ -29,7 +29,7 @@ use crate::events::retention::Rounds;
 use crate::events::{Hub, Redis, Retention};
 use crate::graphql::Session;
 use crate::graphql::limits::{Documents, Limits};
-use crate::identity;
+use crate::identity::{self, refusals::Refusals};
 use crate::mail::Mail;
 use crate::sensitive::DataKeys;
 
@@ -55,6 +55,7 @@ pub struct App {
     api_keys: ApiKeys,
     /// The issuer whose tokens sign people in besides our own.
     external: Option<External>,
+    refusals: Refusals,
     /// What is mailed to people.
     pub mail: Arc<Mail>,
     /// Where people go out to other providers and come in again, when there are any.
@@ -107,9 +108,14 @@ impl App {
             sign_up: config.sign_up(),
             providers: providers.clone(),
         };
+        let refusals = Refusals::new(db.clone(), hub.clone(), limiter.clone());
         let door = match providers.list() {
             [] => None,
-            _ => Some(Door::new(providers, db.clone(), vault.clone())),
+            _ => {
+                let told = refusals.clone();
+                let hears = Box::new(move |origin: &Origin, refused| told.tell(origin, refused));
+                Some(Door::new(providers, db.clone(), vault.clone(), hears))
+            }
         };
         let (schema, documents) = api::build(services, limits);
         Ok(Arc::new(Self {
@@ -129,6 +135,7 @@ impl App {
             limiter,
             mail,
             door,
+            refusals,
             shutdown: CancellationToken::new(),
         }))
     }
@@ -171,6 +178,7 @@ impl App {
         let age = (age > 0).then(|| TimeDelta::days(age));
         tokio::spawn(secrets::keep(
             self.db.clone(),
+            self.vault.clone(),
             self.data_keys.clone(),
             age,
             self.shutdown.clone(),
@@ -194,16 +202,17 @@ impl App {
         Ok(viewer)
     }
 
-    /// Who sends a bearer token of whatever kind.
+    /// Who sends a bearer token of whatever kind, from where.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when it is not valid, or no longer.
-    pub async fn identify(&self, bearer: &str) -> Result<Viewer> {
+    pub async fn identify(&self, bearer: &str, origin: &Origin) -> Result<Viewer> {
         if api_key::is_api_key(bearer) {
             let look_up = async move |hash: [u8; 32]| identity::api_keys::holder(&self.db, &hash).await;
             self.api_keys.identify(bearer, look_up).await
         } else if let Some(external) = self.external.as_ref().filter(|it| it.is_meant(bearer)) {
-            let look_up = async move |proved| identity::external::member(&self.db, proved).await;
+            let look_up =
+                async move |proved| identity::external::identify(&self.refusals, proved, origin).await;
             external.identify(bearer, look_up).await
         } else {
             self.authenticate(bearer).await

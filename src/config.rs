@@ -334,6 +334,35 @@ pub struct Pace {
     pub mail: Duration,
     /// How long nobody else takes a mail that somebody has begun to send: longer than sending may take.
     pub mail_claim: Duration,
+    /// Of what other servers publish.
+    pub published: Renewal,
+}
+
+/// How often what another server publishes is fetched, and how long it is good: no settings, either.
+#[derive(Debug, Clone, Copy)]
+pub struct Renewal {
+    /// After how long it is fetched anew.
+    pub fresh: Duration,
+    /// How long it is good when it cannot be.
+    pub kept: Duration,
+    /// How often at most it is fetched, whatever is looked for.
+    pub again: Duration,
+    /// The same as long as there is none.
+    pub again_at_first: Duration,
+    /// How long fetching may take, all in all.
+    pub patience: Duration,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self {
+            fresh: Duration::from_secs(10 * 60),
+            kept: Duration::from_secs(24 * 60 * 60),
+            again: Duration::from_secs(30),
+            again_at_first: Duration::from_secs(3),
+            patience: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Default for Pace {
@@ -345,6 +374,7 @@ impl Default for Pace {
             tidy: Duration::from_secs(300),
             mail: Duration::from_secs(5),
             mail_claim: Duration::from_secs(300),
+            published: Renewal::default(),
         }
     }
 }

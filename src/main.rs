@@ -9,15 +9,16 @@ use chrono::{DateTime, Utc};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dealstream::app::{self, App};
-use dealstream::auth::keys::AHEAD;
+use dealstream::auth::keys::{AHEAD, Keys};
 use dealstream::config::Config;
 use dealstream::crm::secrets;
+use dealstream::crypto::Vault;
 use dealstream::db::embedded::Embedded;
 use dealstream::db::id::read_id;
-use dealstream::db::{Database, migrate};
+use dealstream::db::{Database, migrate, sealed};
 use dealstream::http::tls::Tls;
 use dealstream::http::{Http, Settings};
-use dealstream::identity::mfa;
+use dealstream::identity::{mfa, providers};
 use dealstream::sensitive::DataKeys;
 use dealstream::{api, audit, demo, events, http, telemetry};
 
@@ -57,7 +58,7 @@ enum Command {
     Audit(audit::command::Command),
     /// Fill the database with lifelike tenants, to try things or to measure them
     Demo(demo::Size),
-    /// The keys that sign access tokens
+    /// The master keys, and the keys that sign access tokens and seal sensitive fields
     #[command(subcommand)]
     Keys(KeysCommand),
     /// The people who sign in
@@ -74,13 +75,24 @@ enum UsersCommand {
         #[arg(long)]
         email: String,
     },
+    /// Forget by what name a provider knows somebody, whom it calls by another since, and end all their sessions: their
+    /// address links them again. Make sure before that it is still the same person
+    Unlink {
+        /// The address that they sign in with
+        #[arg(long)]
+        email: String,
+        /// `google`, `github`, `oidc`, or `trusted-issuer` for the service whose access tokens this server trusts
+        #[arg(long)]
+        provider: String,
+    },
 }
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// List the keys: which signs, which is to follow, and which only verify what they have signed
+    /// List the keys that sign access tokens: which signs, which is to follow, and which only verify what they have signed.
+    /// And the master keys, with the number of values that each has sealed: one with none is no longer needed
     List,
-    /// Make a new key before its time. It signs when it has been published for an hour
+    /// Make a new key that signs access tokens, before its time. It signs when it has been published for an hour
     Rotate {
         /// Let it sign at once: services that have kept the published keys learn of it later
         #[arg(long)]
@@ -90,7 +102,7 @@ enum KeysCommand {
         #[arg(long)]
         discard: bool,
     },
-    /// Make new keys for sensitive fields, and seal all values anew under them while everything stays readable
+    /// Make new keys for sensitive fields, and seal all values anew under them while everything stays readable and is found
     RotateData {
         /// Only those of this tenant, by its id
         #[arg(long, value_name = "ID")]
@@ -99,12 +111,9 @@ enum KeysCommand {
         #[arg(long)]
         resume: bool,
     },
-    /// Seal the keys of sensitive fields by the current master key, so that older ones can be taken out of the ring
-    Rewrap {
-        /// Only those of this tenant, by its id
-        #[arg(long, value_name = "ID")]
-        tenant: Option<String>,
-    },
+    /// Seal everything by the current master key that older ones have sealed, so that they can be taken out of the ring.
+    /// Servers may run meanwhile; what is interrupted is finished by the next time
+    Rewrap,
 }
 
 fn main() -> ExitCode {
@@ -171,11 +180,19 @@ fn run() -> Result<(), String> {
             Command::Migrate => Ok(()),
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Keys(command) => keys(&config, &url, &command).await,
-            Command::Users(UsersCommand::ResetSecondFactor { email }) => {
+            Command::Users(command) => {
                 let db = Database::new(&url, 2, Duration::from_secs(10))?;
                 migrate::verify_isolation(&db).await?;
                 let hub = events::Hub::new(db.clone(), config.pace);
-                println!("{}", mfa::reset_second_factor(&db, &hub, &email).await?);
+                let done = match command {
+                    UsersCommand::ResetSecondFactor { email } => {
+                        mfa::reset_second_factor(&db, &hub, &email).await?
+                    }
+                    UsersCommand::Unlink { email, provider } => {
+                        providers::unlink(&db, &hub, &email, &provider).await?
+                    }
+                };
+                println!("{done}");
                 Ok(())
             }
             Command::Audit(command) => {
@@ -227,35 +244,65 @@ async fn new_epoch(url: &str, tenant: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// Shows the keys that sign access tokens, or makes a new one.
+/// Shows the keys, or makes new ones.
 async fn keys(config: &Config, url: &str, command: &KeysCommand) -> Result<(), String> {
     let db = Database::new(url, 2, Duration::from_secs(10))?;
     migrate::verify_isolation(&db).await?;
     let vault = Arc::new(app::vault(config)?);
-    let data = match command {
-        KeysCommand::RotateData { tenant, resume } => {
-            Some(secrets::Renewal::Rotate(tenant.as_deref(), *resume))
-        }
-        KeysCommand::Rewrap { tenant } => Some(secrets::Renewal::Rewrap(tenant.as_deref())),
-        _ => None,
-    };
-    if let Some(renewal) = data {
-        println!("{}", secrets::renew(&db, &DataKeys::new(vault), renewal).await?);
-        return Ok(());
-    }
     let keys = app::keys(config, &db, &vault);
     let done = match command {
+        KeysCommand::RotateData { tenant, resume } => {
+            let keys = DataKeys::new(vault);
+            println!(
+                "{}",
+                secrets::renew(&db, &keys, tenant.as_deref(), *resume).await?
+            );
+            return Ok(());
+        }
+        KeysCommand::Rewrap => return rewrap(&db, &vault).await,
         KeysCommand::List => keys.look().await,
         KeysCommand::Rotate { now, discard } => {
             let ahead = if *now || *discard { Duration::ZERO } else { AHEAD };
             keys.rotate(ahead, *discard).await
         }
-        KeysCommand::RotateData { .. } | KeysCommand::Rewrap { .. } => Ok(()),
     };
     done.map_err(|error| {
         tracing::error!(?error, "the signing keys cannot be read or written");
         error.message()
     })?;
+    list(&keys);
+    if matches!(command, KeysCommand::List) {
+        println!("{}", master_keys(&db, &vault).await?);
+    }
+    Ok(())
+}
+
+/// Lets the current master key take over, and tells what is left under others.
+async fn rewrap(db: &Database, vault: &Vault) -> Result<(), String> {
+    let progress = |table, values| tracing::info!(table, values, "sealed by the current master key");
+    let done = sealed::rewrap(db, vault, progress).await.map_err(|error| {
+        tracing::error!(?error, "the current master key cannot take over");
+        error.message()
+    })?;
+    println!("Values sealed by the current master key now: {}.", done.values);
+    println!("{}", master_keys(db, vault).await?);
+    match done.unreadable {
+        0 => Ok(()),
+        count => Err(format!(
+            "{count} values cannot be opened and stay as they are: the log names them"
+        )),
+    }
+}
+
+async fn master_keys(db: &Database, vault: &Vault) -> Result<String, String> {
+    let kept = sealed::kept(db).await.map_err(|error| {
+        tracing::error!(?error, "what the master keys have sealed cannot be counted");
+        error.message()
+    })?;
+    Ok(sealed::told(vault, &kept))
+}
+
+fn list(keys: &Keys) {
     let minute = |at: DateTime<Utc>| at.format("%F %R UTC");
     let (ring, now) = (keys.ring(), Utc::now());
     let signer = ring.signer(now).map(|key| key.kid.clone());
@@ -273,7 +320,6 @@ async fn keys(config: &Config, url: &str, command: &KeysCommand) -> Result<(), S
             minute(key.created_at)
         );
     }
-    Ok(())
 }
 
 /// Serves until SIGINT or SIGTERM.

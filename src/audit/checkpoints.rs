@@ -7,7 +7,8 @@
 //! What happened since the last checkpoint is only as safe as the database.
 //!
 //! What is signed has been walked through, from the last checkpoint on: a signature says that the chain led to this head
-//! from all that was signed before. A chain that does not is not signed any more, and that is told as an incident.
+//! from all that was signed before. A chain that does not is not signed any more, and that is told as an incident. With a
+//! new master key every chain is signed once more, so that what was proved until then does not rest on the older one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -143,8 +144,19 @@ pub struct Checkpoints {
     told: Mutex<Option<Heads>>,
 }
 
-/// Heads of chains: how long each is, and the hash of its last entry.
-type Heads = HashMap<Uuid, (i64, Hash)>;
+/// Heads of chains.
+type Heads = HashMap<Uuid, Head>;
+
+/// The head of a chain as it was signed.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    /// How long the chain is.
+    sequence: i64,
+    /// The hash of its last entry.
+    hash: Hash,
+    /// Whether the key of the current master key has signed it, and not one of an older.
+    is_current: bool,
+}
 
 impl Checkpoints {
     /// Signs with the key that the vault derives, and appends to this file.
@@ -188,7 +200,8 @@ impl Checkpoints {
         }
     }
 
-    /// Signs every chain that has grown since the last time, and is whole since. Answers how many there were.
+    /// Signs every chain that has grown since the last time, and is whole since; also those that were signed with the key of
+    /// an older master key. Answers how many there were.
     ///
     /// # Errors
     /// When the database fails, or the file cannot be written to.
@@ -203,13 +216,24 @@ impl Checkpoints {
         };
         let mut grown = Vec::new();
         for head in directory::audit_heads(db).await? {
-            let known = told.get(&head.tenant_id).copied().unwrap_or((0, GENESIS));
-            if known.0 == head.sequence && known.1 == *head.hash {
+            let known = told.get(&head.tenant_id).copied().unwrap_or(Head {
+                sequence: 0,
+                hash: GENESIS,
+                is_current: false,
+            });
+            if known.is_current && known.sequence == head.sequence && known.hash == *head.hash {
                 continue;
             }
-            let walked = walk(db, head.tenant_id, known, &BTreeMap::new()).await?;
+            let walked = walk(db, head.tenant_id, (known.sequence, known.hash), &BTreeMap::new()).await?;
             match walked.fault {
-                None => grown.push((head.tenant_id, (walked.at, walked.hash))),
+                None => {
+                    let signed = Head {
+                        sequence: walked.at,
+                        hash: walked.hash,
+                        is_current: true,
+                    };
+                    grown.push((head.tenant_id, signed));
+                }
                 Some((sequence, fault)) => {
                     let tenant = head.tenant_id;
                     let finding = Finding {
@@ -230,10 +254,10 @@ impl Checkpoints {
         Ok(grown.len())
     }
 
-    fn sign(&self, grown: &[(Uuid, (i64, Hash))]) -> Result<()> {
+    fn sign(&self, grown: &[(Uuid, Head)]) -> Result<()> {
         let at = now().to_rfc3339_opts(SecondsFormat::Micros, true);
         let mut lines = String::new();
-        for (tenant, (sequence, hash)) in grown {
+        for (tenant, Head { sequence, hash, .. }) in grown {
             let mut checkpoint = Checkpoint {
                 at: at.clone(),
                 tenant: write_id("tenant", *tenant),
@@ -280,7 +304,12 @@ impl Checkpoints {
             let genuine = checkpoint.is_signed_with(&self.keys);
             if let (Some(tenant), Some(hash), true) = (checkpoint.tenant(), unhex(&checkpoint.hash), genuine)
             {
-                known.insert(tenant, (checkpoint.sequence, hash));
+                let head = Head {
+                    sequence: checkpoint.sequence,
+                    hash,
+                    is_current: checkpoint.is_signed_with(std::slice::from_ref(&self.key)),
+                };
+                known.insert(tenant, head);
             }
         });
         match read {

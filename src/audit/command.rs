@@ -116,7 +116,8 @@ fn verdict(report: Report, signed: Option<&Signed>) -> Result<String, String> {
         let first: Vec<String> = refused.iter().take(10).map(ToString::to_string).collect();
         let lines_of = format!("lines {}", first.join(", "));
         lines.push(format!(
-            "{} of the checkpoints are not signed with a known key, among them {lines_of}",
+            "{} of the checkpoints are not signed with a known key, among them {lines_of}; \
+             give the public keys of master keys that are no longer there with --key",
             refused.len()
         ));
     }

@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::believed::Believed;
-use super::jwks::{RemoteKeys, Source, fetchable};
+use super::jwks::RemoteKeys;
+use super::outbound::{Outbound, address, discovery};
 use super::token::LEEWAY;
 use super::{Revocations, Viewer};
 use crate::config::Config;
@@ -27,6 +28,9 @@ use crate::error::{Error, Result};
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
 
+/// Letters of a subject at most (OpenID Connect Core 1.0, section 2).
+pub(super) const MAX_SUBJECT: usize = 255;
+
 /// How long a token is good at most after it was issued, whatever it says itself.
 const LONGEST: TimeDelta = TimeDelta::hours(24);
 
@@ -36,10 +40,16 @@ const TYPES: [&str; 2] = ["JWT", "at+jwt"];
 /// The word in `amr` that tells of a second factor (RFC 8176).
 const SECOND_FACTOR: &str = "mfa";
 
+/// What this way in is called where people read of it.
+pub const NAME: &str = "trusted-issuer";
+
 /// The issuer that the operator trusts.
 pub struct External {
     issuer: String,
     audience: String,
+    /// What a subject is a name in: it may call the same person otherwise for another audience (OpenID Connect Core 1.0,
+    /// section 8.1).
+    realm: String,
     /// The names of claims.
     tenant: Option<String>,
     email: String,
@@ -53,8 +63,14 @@ pub struct External {
 /// What a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proved {
-    /// In lower case; the issuer has verified it.
+    /// Of the names that the issuer has for people.
+    pub realm: String,
+    /// Their lasting name there.
+    pub subject: String,
+    /// In lower case.
     pub email: String,
+    /// Whether the issuer has verified it.
+    pub is_verified: bool,
     /// The tenant that the token is for. Without it, the person says nothing about that.
     pub tenant_id: Option<Uuid>,
     /// Whether they have shown a second factor.
@@ -94,32 +110,26 @@ impl External {
                 "DEALSTREAM_TRUSTED_ISSUER is JWT_ISSUER: tokens must tell who issued them.".to_owned(),
             );
         }
-        let source = match &config.trusted_issuer_jwks_url {
-            Some(url) => Source::At(
-                fetchable(url)
-                    .map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER_JWKS_URL: {problem}."))?,
+        let at = match &config.trusted_issuer_jwks_url {
+            Some(url) => Some(
+                address(url).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER_JWKS_URL {problem}."))?,
             ),
             None => {
-                let at = format!(
-                    "{}/.well-known/openid-configuration",
-                    issuer.trim_end_matches('/')
-                );
-                let configuration =
-                    fetchable(&at).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER: {problem}."))?;
-                Source::Discovered {
-                    issuer: issuer.clone(),
-                    configuration,
-                }
+                discovery(&issuer).map_err(|problem| format!("DEALSTREAM_TRUSTED_ISSUER {problem}."))?;
+                None
             }
         };
+        let keys = RemoteKeys::new(Outbound::new()?, &issuer, at, config.pace.published);
         Ok(Some(Self {
+            // No address of an issuer has a space.
+            realm: format!("{issuer} {audience}"),
             issuer,
             audience,
             tenant: config.trusted_issuer_tenant_claim.clone(),
             email: config.trusted_issuer_email_claim.clone(),
             verified: config.trusted_issuer_verified_claim.clone(),
             always_mfa: config.trusted_issuer_mfa,
-            keys: RemoteKeys::new(source)?,
+            keys,
             known: Believed::new(revocations),
         }))
     }
@@ -164,7 +174,8 @@ impl External {
             return Err(invalid());
         }
         let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or_else(invalid)?;
-        let key = self.keys.find(&kid).await?.ok_or_else(invalid)?;
+        let key = self.keys.find(Some(&kid)).await;
+        let key = key.map_err(|_| Error::Unavailable)?.ok_or_else(invalid)?;
         // The algorithm belongs to the key; what the header says of it can only be refused.
         let mut validation = Validation::new(key.algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -202,7 +213,10 @@ impl External {
         if claims.contains_key("cnf") {
             return Err(invalid());
         }
-        text("sub")?;
+        let subject = text("sub")?;
+        if subject.len() > MAX_SUBJECT || subject.chars().any(char::is_control) {
+            return Err(invalid());
+        }
         let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
         let leeway = TimeDelta::seconds(LEEWAY as i64);
         if issued_at > now + leeway {
@@ -213,11 +227,6 @@ impl External {
         if expires_at + leeway < now {
             return Err(expired());
         }
-        if claims.get(&self.verified) != Some(&Value::Bool(true)) {
-            return Err(Error::Unauthenticated(
-                "Your e-mail address is not verified where you have signed in.",
-            ));
-        }
         let tenant_id = match &self.tenant {
             Some(claim) => Some(read_tenant(text(claim)?).ok_or_else(invalid)?),
             None => None,
@@ -225,7 +234,10 @@ impl External {
         let methods = claims.get("amr").and_then(Value::as_array);
         let shown = methods.is_some_and(|methods| methods.iter().any(|method| method == SECOND_FACTOR));
         Ok(Proved {
+            realm: self.realm.clone(),
+            subject: subject.to_owned(),
             email: text(&self.email)?.trim().to_lowercase(),
+            is_verified: claims.get(&self.verified) == Some(&Value::Bool(true)),
             tenant_id,
             by_second_factor: self.always_mfa || shown,
             id,

@@ -24,6 +24,7 @@ use super::revocation;
 use crate::config::SigningAlgorithm;
 use crate::crypto::{self, Vault};
 use crate::db::Database;
+use crate::db::sealed::SIGNING_KEY;
 use crate::db::signing_keys::{self, NewKey, Others, SigningKey};
 use crate::error::{Error, Result};
 
@@ -186,7 +187,7 @@ impl Key {
 
 /// What a sealed key is bound to.
 fn context(algorithm: SigningAlgorithm, kid: &str) -> String {
-    format!("signing_keys/{}/{kid}", algorithm.name())
+    SIGNING_KEY.of(format_args!("{}/{kid}", algorithm.name()))
 }
 
 /// The thumbprint of a public key by RFC 7638: of its required members alone, in alphabetical order.

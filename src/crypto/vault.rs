@@ -13,9 +13,6 @@ use crate::error::{Error, Result};
 /// Bytes of a key.
 const KEY: usize = 32;
 
-/// The form of sealed bytes: this, the length of the key's name, the name, the nonce, the ciphertext with its tag.
-const VERSION: u8 = 1;
-
 /// Letters of a key's name at most.
 const MAX_NAME: usize = 32;
 
@@ -35,11 +32,7 @@ impl MasterKey {
             .trim()
             .split_once(':')
             .ok_or("a master key is given as name:base64")?;
-        let named = (1..=MAX_NAME).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if !named {
+        if !Self::is_name(name.as_bytes()) {
             return Err(format!(
                 "the name of a master key has 1 to {MAX_NAME} letters, digits, -, _ or ."
             ));
@@ -50,6 +43,14 @@ impl MasterKey {
             .filter(|key| key.iter().any(|byte| *byte != key[0]))
             .ok_or_else(|| format!("the master key {name} is not 32 random bytes in base64"))?;
         Ok(Self::new(name, key))
+    }
+
+    /// Whether a master key can have this name.
+    pub fn is_name(name: &[u8]) -> bool {
+        (1..=MAX_NAME).contains(&name.len())
+            && name
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     }
 
     /// The key that a server has from its root secret when it is given no other.
@@ -77,6 +78,9 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// The form of sealed bytes: this, the length of the key's name, the name, the nonce, the ciphertext with its tag.
+    pub const VERSION: u8 = 1;
+
     /// The first key is the current one.
     ///
     /// # Errors
@@ -109,14 +113,14 @@ impl Vault {
             .cipher()?
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut text)
             .map_err(unfit)?;
+        Ok([&self.head(), &nonce[..], &text].concat())
+    }
+
+    /// What all that the current key seals begins with, and nothing that another seals.
+    pub fn head(&self) -> Vec<u8> {
         let name = self.current.name.as_bytes();
-        let mut sealed = Vec::with_capacity(2 + name.len() + nonce.len() + text.len());
-        sealed.push(VERSION);
-        sealed.push(u8::try_from(name.len()).map_err(Error::internal)?);
-        sealed.extend_from_slice(name);
-        sealed.extend_from_slice(&nonce);
-        sealed.append(&mut text);
-        Ok(sealed)
+        let length = u8::try_from(name.len()).expect("a key's name is short");
+        [&[Self::VERSION, length], name].concat()
     }
 
     /// Opens what was sealed with the same context by a key of the ring.
@@ -161,6 +165,11 @@ impl Vault {
             .map(move |key| Zeroizing::new(expand(key.key.expose_secret(), purpose)))
     }
 
+    /// The names of the keys, that of the current one first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys().map(|key| key.name.as_str())
+    }
+
     fn keys(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.current).chain(&self.older)
     }
@@ -170,7 +179,7 @@ impl Vault {
 fn split(sealed: &[u8]) -> Option<(&[u8], &[u8])> {
     let (version, rest) = sealed.split_first()?;
     let (length, rest) = rest.split_first()?;
-    (*version == VERSION)
+    (*version == Vault::VERSION)
         .then(|| rest.split_at_checked(usize::from(*length)))
         .flatten()
 }

@@ -2,8 +2,9 @@
 //! account belongs to, whose session a refresh token is of, which sessions have been revoked, and where histories stand.
 //!
 //! This runs as a role of its own. What it may do stands in the migrations, as grants and policies for it, and is as
-//! little as what is here and in [`signing_keys`](super::signing_keys) needs: of what a tenant keeps it sees who belongs
-//! there, how they may sign in, and where the history stands, and no record of its customers.
+//! little as what is here, in [`signing_keys`](super::signing_keys) and in [`sealed`](super::sealed) needs: of what a tenant
+//! keeps it sees who belongs there, how they may sign in, where the history stands, and its keys as they are sealed, and no
+//! record of its customers.
 
 pub mod factors;
 pub mod identities;

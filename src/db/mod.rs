@@ -13,6 +13,7 @@ pub mod id;
 pub mod migrate;
 pub mod reach;
 pub mod schema;
+pub mod sealed;
 pub mod select;
 pub mod session;
 pub mod signing_keys;

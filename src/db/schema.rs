@@ -43,6 +43,7 @@ diesel::table! {
         awaits_verification -> Bool,
         custom_role_id -> Nullable<Uuid>,
         has_second_factor -> Bool,
+        second_factor_reset_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -398,6 +399,7 @@ diesel::table! {
         sealed -> Bytea,
         blind_index -> Nullable<Bytea>,
         updated_at -> Timestamptz,
+        index_key_id -> Nullable<Uuid>,
     }
 }
 

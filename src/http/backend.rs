@@ -32,12 +32,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Bounds how often what is asked.
     fn limiter(&self) -> &Limiter;
 
-    /// Who a bearer token belongs to.
+    /// Who a bearer token belongs to, that was sent from there.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`](crate::error::Error), or [`Error::Unavailable`](crate::error::Error) when it could not
     /// be found out.
-    fn authenticate(&self, bearer: &str) -> impl Future<Output = Result<Self::Viewer>> + Send;
+    fn authenticate(
+        &self,
+        bearer: &str,
+        origin: &Origin,
+    ) -> impl Future<Output = Result<Self::Viewer>> + Send;
 
     /// What somebody may know of a token that was sent to them.
     ///
@@ -47,6 +51,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         asker: &Self::Viewer,
         token: &str,
+        origin: &Origin,
     ) -> impl Future<Output = Result<serde_json::Value>> + Send;
 
     /// The keys that access tokens are verified with, as a JSON Web Key Set, and for how long they may be kept.
@@ -105,12 +110,12 @@ impl Backend for Arc<Live> {
         &self.app.limiter
     }
 
-    async fn authenticate(&self, bearer: &str) -> Result<Viewer> {
-        self.app.identify(bearer).await
+    async fn authenticate(&self, bearer: &str, origin: &Origin) -> Result<Viewer> {
+        self.app.identify(bearer, origin).await
     }
 
-    async fn introspect(&self, asker: &Viewer, token: &str) -> Result<serde_json::Value> {
-        introspection::tell(asker, self.app.identify(token)).await
+    async fn introspect(&self, asker: &Viewer, token: &str, origin: &Origin) -> Result<serde_json::Value> {
+        introspection::tell(asker, self.app.identify(token, origin)).await
     }
 
     fn keys(&self) -> (serde_json::Value, Duration) {

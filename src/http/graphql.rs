@@ -156,7 +156,7 @@ async fn respond<B: Backend>(
             ));
         }
     };
-    let viewer = viewer(http, &parts.headers).await?;
+    let viewer = viewer(http, &parts.headers, &origin).await?;
     let settings = &http.settings;
     let operation_name = question.operation_name.as_deref();
     let prepared = match http
@@ -416,14 +416,18 @@ async fn read<B: Backend>(http: &Http<B>, parts: &Parts, body: Body) -> Result<B
 }
 
 /// Who asks; nobody when no token came.
-async fn viewer<B: Backend>(http: &Http<B>, headers: &HeaderMap) -> Result<Option<B::Viewer>, Refused> {
+async fn viewer<B: Backend>(
+    http: &Http<B>,
+    headers: &HeaderMap,
+    origin: &Origin,
+) -> Result<Option<B::Viewer>, Refused> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };
     let wrong = || Error::Unauthenticated("Send the access token as \"Authorization: Bearer …\".");
     let token = header.to_str().ok().and_then(bearer).ok_or_else(wrong);
     let viewer = match token {
-        Ok(token) => http.backend.authenticate(token).await,
+        Ok(token) => http.backend.authenticate(token, origin).await,
         Err(error) => Err(error),
     };
     viewer.map(Some).map_err(|error| Refused {

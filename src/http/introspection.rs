@@ -46,11 +46,11 @@ pub async fn handle<B: Backend>(State(http): State<Arc<Http<B>>>, request: Reque
         let bearer = bearer.ok_or(Error::Unauthenticated(
             "Send an API key or an access token as \"Authorization: Bearer …\".",
         ))?;
-        let asker = http.backend.authenticate(&bearer).await?;
+        let asker = http.backend.authenticate(&bearer, &from).await?;
         let form = form.await.ok().and_then(Result::ok);
         let Form(Ask { token }) =
             form.ok_or_else(|| Error::BadInput("Send token=… as application/x-www-form-urlencoded.".into()))?;
-        http.backend.introspect(&asker, &token).await
+        http.backend.introspect(&asker, &token, &from).await
     };
     match asked.await {
         Ok(told) => headers::answer(StatusCode::OK, headers::JSON, told.to_string().into(), &id),

@@ -63,6 +63,8 @@ pub async fn receive<B: Backend>(
     let Some(door) = http.backend.door() else {
         return headers::not_found(parts.headers).await;
     };
+    let id = RequestId::of(&parts.headers);
+    let origin = origin(&parts, &http.settings.trusted_proxies, &id);
     let cookies = parts.headers.get_all(COOKIE).iter();
     let cookies = cookies.filter_map(|line| line.to_str().ok().map(str::to_owned));
     let cookies = cookies.collect();
@@ -74,6 +76,7 @@ pub async fn receive<B: Backend>(
             error: back.error,
             issuer: back.iss,
             cookies,
+            origin,
         };
         door.receive(&provider, back).await
     };

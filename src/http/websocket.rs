@@ -460,7 +460,7 @@ impl<B: Backend> Connection<B> {
                     return Err(INIT_TWICE);
                 }
                 let token = token(&payload).ok_or(UNAUTHORIZED)?;
-                let viewer = authenticate(&self.http, token).await?;
+                let viewer = authenticate(&self.http, token, &self.origin).await?;
                 self.sign_in(viewer);
                 Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
             }
@@ -468,7 +468,7 @@ impl<B: Backend> Connection<B> {
                 let payload = object(message.payload)?;
                 if let (Some(viewer), Some(token)) = (&self.viewer, token(&payload)) {
                     // A fresh token, before the old one ends; it is not for sending back.
-                    let newer = authenticate(&self.http, token).await?;
+                    let newer = authenticate(&self.http, token, &self.origin).await?;
                     if !self.http.backend.renews(viewer, &newer) {
                         return Err(FORBIDDEN);
                     }
@@ -664,9 +664,9 @@ fn frame(id: &str, kind: &str, payload: &[u8]) -> String {
 }
 
 /// Who a token belongs to.
-async fn authenticate<B: Backend>(http: &Http<B>, token: &str) -> Result<B::Viewer, Close> {
+async fn authenticate<B: Backend>(http: &Http<B>, token: &str, origin: &Origin) -> Result<B::Viewer, Close> {
     // Boxed, because every open socket has room for this one.
-    match Box::pin(http.backend.authenticate(token)).await {
+    match Box::pin(http.backend.authenticate(token, origin)).await {
         Ok(viewer) => Ok(viewer),
         Err(Error::Unavailable | Error::Internal(_)) => Err(TRY_LATER),
         Err(_) => Err(FORBIDDEN),

@@ -10,6 +10,7 @@ mod mutations;
 pub mod providers;
 mod queries;
 pub mod recovery;
+pub mod refusals;
 pub mod roles;
 pub mod sessions;
 pub mod teams;
@@ -23,5 +24,5 @@ pub use sessions::revoke;
 pub use teams::{Team, TeamById, TeamMutation, TeamQuery};
 pub use types::{IdentityQuery, currency_or_tenants};
 
-use mutations::{leave, revocations, rules_for};
+use mutations::{choose, leave, revocations, rules_for};
 use queries::{hold_tenant, member};

@@ -9,10 +9,12 @@ use uuid::Uuid;
 
 use super::mfa::{self, Admitted, By, PendingSignIn};
 use super::queries;
+use super::refusals::Refusals;
 use super::roles::{self, CustomRole, check_grant, rights_of};
 use super::sessions::{self, Session, Which};
 use super::types::Viewer;
 use super::{SignedIn, Tenant, User};
+use crate::auth::refusal::{Reason, Refused};
 use crate::auth::strength::Rules;
 use crate::auth::token::{Grant, Tokens};
 use crate::auth::{self, Limiter, Permission, Policy, Revocations, Role, password};
@@ -600,37 +602,6 @@ async fn check_passwords(
     Ok((account, password::hash(input.new_password).await?))
 }
 
-/// Tells the log that somebody was not let in, and the audit trail of every tenant in which the account has a user. Aside:
-/// whoever asked must not see from the time it takes that there is an account. How often this happens is bounded by the
-/// limits of signing in.
-fn note_refusal(session: &crate::graphql::Session, memberships: Vec<Membership>) {
-    let (db, hub, origin) = (
-        session.db().clone(),
-        session.hub().clone(),
-        session.origin().clone(),
-    );
-    tracing::warn!(
-        target: "security",
-        ip = ?origin.ip, request = %origin.request_id, known = !memberships.is_empty(),
-        "a sign-in was refused"
-    );
-    tokio::spawn(async move {
-        for Membership { tenant_id, user_id } in memberships {
-            let noted = async {
-                let mut work = Work::begin(&db, hub.clone(), tenant_id, None)
-                    .await?
-                    .coming_from(&origin);
-                work.note(Id::<User>::from_uuid(user_id), "SIGN_IN_REFUSED", &json!({}));
-                let position = work.append().await?;
-                work.commit(position).await
-            };
-            if let Err(error) = noted.await {
-                tracing::warn!(target: "security", ?error, "a refused sign-in could not be noted in the audit trail");
-            }
-        }
-    });
-}
-
 async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
     let email = input.email.trim().to_lowercase();
     // Counted under the address as it was given, whether there is such an account or not: nothing can be told from it.
@@ -640,6 +611,12 @@ async fn sign_in(ctx: &Context<'_>, input: SignInInput) -> Result<Admitted> {
         .attempt(Policy::SignInNetwork, origin, Policy::SignInAccount, &email)
         .await?;
     attempt.settle(let_in(ctx, input, email).await).await
+}
+
+/// Where somebody comes to who may come in to these tenants: to the one that they want, or else to the first.
+pub(super) fn choose(memberships: Vec<Membership>, wanted: Option<Uuid>) -> Option<Membership> {
+    let is_meant = |membership: &Membership| wanted.is_none_or(|tenant| membership.tenant_id == tenant);
+    memberships.into_iter().find(is_meant)
 }
 
 async fn let_in(ctx: &Context<'_>, input: SignInInput, email: String) -> Result<Admitted> {
@@ -656,17 +633,36 @@ async fn let_in(ctx: &Context<'_>, input: SignInInput, email: String) -> Result<
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     // The password is checked in any case, so that an unknown address takes as long as a known one.
     let proved = password::verify(input.password, hash).await?;
-    let memberships = memberships.unwrap_or_default();
-    let Some(account) = account.filter(|_| proved) else {
-        note_refusal(ctx.session(), memberships);
+    let tenant_id = input.tenant_id.map(|tenant| tenant.uuid());
+    let origin = ctx.session().origin();
+    let tell = |account: &Account, reason| {
+        let (by, account_id) = ("password".to_owned(), account.id);
+        let told = Refused {
+            account_id,
+            tenant_id,
+            by,
+            reason,
+        };
+        Refusals::of(ctx).tell(origin, told);
+    };
+    let Some(account) = account else {
+        tracing::warn!(
+            target: "security",
+            ip = ?origin.ip, request = %origin.request_id, known = false,
+            "a sign-in was refused"
+        );
         return Err(refused());
     };
-    let mut memberships = memberships.into_iter();
-    let membership = match input.tenant_id {
-        Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
-        None => memberships.next(),
+    if !proved {
+        tell(&account, Reason::WrongPassword);
+        return Err(refused());
+    }
+    let admitted = match choose(memberships.unwrap_or_default(), tenant_id) {
+        Some(membership) => mfa::admit(ctx, &account, &membership, By::FirstFactor).await?,
+        None => None,
     };
-    let membership = membership.ok_or_else(refused)?;
-    let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
-    admitted.ok_or_else(refused)
+    admitted.ok_or_else(|| {
+        tell(&account, Reason::NotAdmitted);
+        refused()
+    })
 }

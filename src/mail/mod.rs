@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::crypto::{self, Vault};
 use crate::db::Database;
 use crate::db::directory::mailing::{self, Claimed, NewLink};
+use crate::db::sealed;
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 
@@ -271,17 +272,11 @@ impl Mail {
 
 /// What a sealed letter is bound to.
 fn context(id: Uuid) -> String {
-    format!("mails.sealed:{id}")
+    sealed::MAIL.of(id)
 }
 
 /// What is sealed with a link is bound to it.
 pub fn link_context(token_hash: &[u8; 32]) -> String {
-    use std::fmt::Write;
-    token_hash
-        .iter()
-        .fold("links.sealed:".to_owned(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    let digits = token_hash.iter().map(|byte| format!("{byte:02x}"));
+    sealed::LINK.of(digits.collect::<String>())
 }

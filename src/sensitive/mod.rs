@@ -2,7 +2,8 @@
 //!
 //! Every tenant has data keys of its own, kept sealed by the master key ([`Vault`]). A field is sealed by AES-256-GCM under
 //! the current data key and bound to tenant, table, column, row and key, so that a ciphertext cannot be moved to where
-//! somebody may read it. A second key, which is never changed, makes blind indexes: equal values can be found by HMAC.
+//! somebody may read it. A second key makes blind indexes: equal values can be found by HMAC. Both are replaced in time;
+//! older ones open, and find, what has been kept under them until it is kept under the new.
 //! Before a value is given out, the audit trail has it who looked at what ([`disclosure`]).
 
 pub mod disclosure;
@@ -20,6 +21,7 @@ pub use disclosure::Disclosures;
 use self::queries::Conn;
 use crate::crypto::Vault;
 use crate::crypto::field::{self, Key};
+use crate::db::sealed::DATA_KEY;
 use crate::db::session::Transaction;
 use crate::db::{Database, directory};
 use crate::error::{Error, Result};
@@ -73,6 +75,13 @@ pub struct Sealed {
     pub sealed: Vec<u8>,
 }
 
+/// What a value can be found by, with the key that it was made under.
+#[derive(Debug, Clone)]
+pub struct Blind {
+    pub key_id: Uuid,
+    pub hash: Vec<u8>,
+}
+
 /// The data keys of all tenants. Those that were needed lately are kept in memory, and wiped when they leave it.
 pub struct DataKeys {
     vault: Arc<Vault>,
@@ -114,65 +123,49 @@ impl DataKeys {
         field::open(&key, &place.under(value.key_id), &value.sealed)
     }
 
-    /// The blind index of a value, for finding it; nothing when the tenant has never had one.
+    /// The blind indexes of a value, for finding it: more than one while the key is being changed, and none when the
+    /// tenant has never had one.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn sought(
-        &self,
-        conn: &Conn,
-        tenant: Uuid,
-        kind: &str,
-        value: &str,
-    ) -> Result<Option<Vec<u8>>> {
-        let Some(row) = queries::current(conn, Purpose::Index).await? else {
-            return Ok(None);
-        };
-        let key = self.unseal(tenant, &row)?;
-        Ok(Some(field::blind(&key, kind, value)))
+    pub async fn sought(&self, conn: &Conn, tenant: Uuid, kind: &str, value: &str) -> Result<Vec<Vec<u8>>> {
+        let rows = queries::all_of(conn, Purpose::Index).await?;
+        let blind = |row: &_| Ok(field::blind(&*self.unseal(tenant, row)?, kind, value));
+        rows.iter().map(blind).collect()
     }
 
     /// The blind index of a value that is being kept.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn blind(&self, tx: &Transaction, kind: &str, value: &str) -> Result<Vec<u8>> {
-        let (_, key) = self.current(tx, Purpose::Index).await?;
-        Ok(field::blind(&key, kind, value))
+    pub async fn blind(&self, tx: &Transaction, kind: &str, value: &str) -> Result<Blind> {
+        let (key_id, key) = self.current(tx, Purpose::Index).await?;
+        let hash = field::blind(&key, kind, value);
+        Ok(Blind { key_id, hash })
     }
 
-    /// Puts a new key in the place of the current one, which goes on opening what it has sealed.
+    /// Puts new keys in the place of the current ones, or of those of them that were made before a moment; the older go on
+    /// opening and finding what was kept under them. Of those who want it at the same time one does it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn renew(&self, tx: &Transaction) -> Result<Uuid> {
-        queries::retire(tx).await?;
-        Ok(self.make(tx, Purpose::Seal).await?.0)
-    }
-
-    /// As [`DataKeys::renew`], when the current key was made before a moment. Whoever comes first does it: answers whether
-    /// it was this one.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn renew_older(&self, tx: &Transaction, than: DateTime<Utc>) -> Result<bool> {
-        let retired = queries::retire_older(tx, than).await?;
-        if retired {
-            self.make(tx, Purpose::Seal).await?;
+    pub async fn renew(&self, tx: &Transaction, made_before: Option<DateTime<Utc>>) -> Result<()> {
+        for purpose in [Purpose::Seal, Purpose::Index] {
+            if queries::retire(tx, purpose, made_before).await? {
+                self.make(tx, purpose).await?;
+            }
         }
-        Ok(retired)
+        Ok(())
     }
 
-    /// Whether any key of a tenant is sealed by an older master key, or retired and still there.
+    /// Whether any key of a tenant is retired and still there.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn is_behind(&self, db: &Database, tenant: Uuid) -> Result<bool> {
         let snapshot = db.snapshot(tenant);
         let all = queries::all(snapshot.conn().await?).await?;
-        Ok(all
-            .iter()
-            .any(|row| !row.is_current || !self.vault.is_current(&row.sealed)))
+        Ok(all.iter().any(|row| !row.is_current))
     }
 
     /// Whether a tenant has any keys: who has never kept a sensitive value has none.
@@ -184,24 +177,7 @@ impl DataKeys {
         Ok(!queries::all(snapshot.conn().await?).await?.is_empty())
     }
 
-    /// Seals the keys of a tenant by the current master key that are sealed by an older one. Answers how many there were.
-    ///
-    /// # Errors
-    /// When the database fails, or a key cannot be opened.
-    pub async fn rewrap(&self, tx: &Transaction) -> Result<usize> {
-        let mut count = 0;
-        for row in queries::all(tx.conn()).await? {
-            if !self.vault.is_current(&row.sealed) {
-                let context = context(tx.tenant(), row.id);
-                let key = self.vault.open(&context, &row.sealed)?;
-                queries::rewrap(tx, row.id, &self.vault.seal(&context, &key)?).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Forgets a key that is not current and that nothing is sealed under any more.
+    /// Forgets a key that is not current and that nothing is kept under any more.
     ///
     /// # Errors
     /// When the database fails; also while a key is still in use.
@@ -211,7 +187,7 @@ impl DataKeys {
         Ok(())
     }
 
-    /// The keys of a tenant that seal what is to be sealed anew: all but the current one.
+    /// The keys of a tenant that are to be done without: all but the current ones.
     ///
     /// # Errors
     /// When the database fails.
@@ -252,7 +228,7 @@ impl DataKeys {
 }
 
 fn context(tenant: Uuid, key: Uuid) -> String {
-    format!("data_keys/{tenant}/{key}")
+    DATA_KEY.of(format_args!("{tenant}/{key}"))
 }
 
 /// The tenants that a command is about: one, or all.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Bytea, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -35,18 +35,18 @@ pub(super) async fn find(conn: &AsyncPgConnection, id: Uuid) -> Result<Option<Da
     Ok(found.first(&mut &*conn).await.optional()?)
 }
 
-/// Finds the key that is used for a purpose at the moment.
+/// Finds the keys that are used for a purpose, or have been.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn current(conn: &AsyncPgConnection, purpose: Purpose) -> Result<Option<DataKey>> {
+pub(super) async fn all_of(conn: &AsyncPgConnection, purpose: Purpose) -> Result<Vec<DataKey>> {
     let found = data_keys::table
-        .filter(data_keys::purpose.eq(purpose.as_str()).and(data_keys::is_current))
+        .filter(data_keys::purpose.eq(purpose.as_str()))
         .select(DataKey::as_select());
-    Ok(found.first(&mut &*conn).await.optional()?)
+    Ok(found.load(&mut &*conn).await?)
 }
 
-/// As [`current`], for sealing: the key stays the current one until the end of the transaction.
+/// Finds the key that is used for a purpose at the moment. It stays the current one until the end of the transaction.
 ///
 /// # Errors
 /// When the database fails.
@@ -84,42 +84,26 @@ pub(super) async fn insert(tx: &Transaction, id: Uuid, purpose: Purpose, sealed:
     Ok(())
 }
 
-/// Makes room for a new key that seals.
+/// Makes room for a new key for a purpose, if the current one was made before a moment, or whenever it was made. Answers
+/// whether there was such a key.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn retire(tx: &Transaction) -> Result<()> {
-    let retire = statement("UPDATE data_keys SET is_current = false WHERE purpose = 'SEAL' AND is_current");
-    retire.execute(&mut tx.conn()).await?;
-    Ok(())
-}
-
-/// As [`retire`], when the key was made before a moment. Answers whether there was such a key.
-///
-/// # Errors
-/// When the database fails.
-pub(super) async fn retire_older(tx: &Transaction, than: DateTime<Utc>) -> Result<bool> {
+pub(super) async fn retire(
+    tx: &Transaction,
+    purpose: Purpose,
+    made_before: Option<DateTime<Utc>>,
+) -> Result<bool> {
     let retire = statement(
-        "UPDATE data_keys SET is_current = false WHERE purpose = 'SEAL' AND is_current AND created_at < ?",
+        "UPDATE data_keys SET is_current = false
+          WHERE purpose = ? AND is_current AND created_at < coalesce(?, 'infinity')",
     );
     let retired = retire
-        .bind::<Timestamptz, _>(than)
+        .bind::<Text, _>(purpose.as_str())
+        .bind::<Nullable<Timestamptz>, _>(made_before)
         .execute(&mut tx.conn())
         .await?;
     Ok(retired > 0)
-}
-
-/// Keeps a key as the current master key has sealed it.
-///
-/// # Errors
-/// When the database fails.
-pub(super) async fn rewrap(tx: &Transaction, id: Uuid, sealed: &[u8]) -> Result<()> {
-    statement("UPDATE data_keys SET sealed = ? WHERE id = ?")
-        .bind::<Bytea, _>(sealed)
-        .bind::<SqlUuid, _>(id)
-        .execute(&mut tx.conn())
-        .await?;
-    Ok(())
 }
 
 /// Removes a key that is not current.

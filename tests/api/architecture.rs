@@ -224,6 +224,7 @@ fn statements_of_the_hot_path_can_be_cached() {
     // diesel prepares these anew at each call. Where they are left, they run once in a while.
     let documented = [
         "db/migrate.rs: sql_query(",
+        "db/sealed.rs: sql_query(",
         "identity/queries.rs: diesel::update(",
         "crm/pipelines/queries.rs: diesel::update(",
     ];
@@ -260,6 +261,7 @@ fn a_connection_and_a_tenant_come_from_one_place_each() {
                     "db/session.rs",
                     "db/directory.rs",
                     "db/signing_keys.rs",
+                    "db/sealed.rs",
                     "db/migrate.rs",
                 ],
             ),

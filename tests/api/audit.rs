@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{TimeDelta, Utc};
 use dealstream::audit::checkpoints::{self, Checkpoint, Checkpoints, PublicKey, public_keys};
 use dealstream::audit::verify::{Fault, Signed, verify};
 use dealstream::auth::{Origin, Permission, Permissions, Reach, Resource, Rights, Role, Scope};
+use dealstream::crypto::{MasterKey, Vault};
 use dealstream::db::id::write_id;
 use dealstream::db::migrate;
 use dealstream::events::Work;
@@ -602,6 +605,50 @@ async fn a_checkpoint_that_was_not_signed_by_the_server_is_refused() {
     std::fs::write(&path, lines).unwrap();
     let signed = Signed::read(&path, &keys).unwrap();
     assert_eq!((signed.count(), signed.refused), (1, vec![2, 3]));
+}
+
+#[tokio::test]
+async fn with_a_new_master_key_what_was_proved_does_not_rest_on_the_old_one() {
+    let (app, mighty) = alone("audit_new_key").await;
+    let path = file("new_key");
+    let (quiet, busy) = (app.tenant().await, app.tenant().await);
+    assert_eq!(checkpoint(&app, &path).await, 2);
+    let ring = |names: &[&str]| {
+        let keys = names.iter().map(|name| {
+            let bytes = STANDARD.encode(dealstream::crypto::hash(name.as_bytes()));
+            MasterKey::parse(&format!("{name}:{bytes}")).unwrap()
+        });
+        keys.collect::<Vec<_>>()
+    };
+    let root = || MasterKey::of_secret(SECRET.as_bytes());
+    let both = Vault::new(ring(&["new"]).into_iter().chain([root()])).unwrap();
+    let alone = Vault::new(ring(&["new"])).unwrap();
+    let round = async |vault: &Vault| {
+        let checkpoints = Checkpoints::new(vault, path.clone()).unwrap();
+        checkpoints.round(&app.app.db).await.unwrap()
+    };
+    busy.company("Growing").await;
+    assert_eq!(round(&both).await, 2, "what has not grown is signed once more");
+    assert_eq!(round(&both).await, 0);
+    // The old key has gone; who rewrites what it had proved is found out all the same, and not signed.
+    let keys = public_keys(&alone).unwrap();
+    let signed = Signed::read(&path, &keys).unwrap();
+    assert_eq!((signed.count(), signed.refused), (2, vec![1, 2]));
+    tamper(
+        &mighty,
+        &quiet,
+        "DELETE FROM audit_entries WHERE {tenant}; UPDATE histories SET audit_sequence = 0, \
+         audit_hash = decode(repeat('00', 32), 'hex') WHERE {tenant}",
+    )
+    .await;
+    quiet.company("Anew").await;
+    assert_eq!(
+        round(&alone).await,
+        0,
+        "a chain that was begun anew is not signed"
+    );
+    let found = fault(&app, &quiet, &Signed::read(&path, &keys).unwrap()).await;
+    assert!(found.is_some(), "{found:?}");
 }
 
 async fn command(app: &TestApp, arguments: &[&str]) -> Output {

@@ -18,10 +18,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::Utc;
 use dealstream::app::App;
 use dealstream::auth::external::External;
-use dealstream::auth::{Means, Revocations, Role};
-use dealstream::config::Config;
+use dealstream::auth::{Means, Origin, Revocations, Role};
+use dealstream::config::{Config, Renewal};
 use dealstream::db::id::write_id;
 use dealstream::error::Error;
+use dealstream::identity::providers;
 use futures::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ use uuid::Uuid;
 use crate::api_keys::introspect;
 use crate::sessions::Subscriber;
 use crate::support::app::{config, database_url};
-use crate::support::recipes::{PASSWORD, signed_up};
+use crate::support::provider::Deaf;
+use crate::support::recipes::{PASSWORD, refusals, signed_up};
 use crate::support::wire::Wire;
 use crate::support::{Client, TestApp};
 
@@ -101,23 +103,25 @@ impl Issuer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let signer = signer("the-key", Algorithm::EdDSA);
         let body = json!({ "keys": [signer.public] }).to_string();
+        let first = body.clone();
         let answers = Arc::new(Mutex::new((StatusCode::OK, body)));
         let asked = Arc::new(AtomicUsize::new(0));
         let (told, counted, own) = (answers.clone(), asked.clone(), url.clone());
         let answer = move |uri: Uri| {
-            let (told, counted, own) = (told.clone(), counted.clone(), own.clone());
+            let (told, counted, own, first) = (told.clone(), counted.clone(), own.clone(), first.clone());
             async move {
-                if uri.path() != "/keys" {
-                    let found = json!({ "issuer": own, "jwks_uri": format!("{own}/keys") });
-                    return (
-                        StatusCode::OK,
-                        [(header::LOCATION, String::new())],
-                        found.to_string(),
-                    );
+                let elsewhere = match uri.path() {
+                    "/keys" => None,
+                    // Where it sends people who ask for its keys there are some.
+                    "/moved" => Some(first),
+                    _ => Some(json!({ "issuer": own, "jwks_uri": format!("{own}/keys") }).to_string()),
+                };
+                if let Some(body) = elsewhere {
+                    return (StatusCode::OK, [(header::LOCATION, String::new())], body);
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (status, body) = told.lock().unwrap().clone();
-                (status, [(header::LOCATION, format!("{own}/other"))], body)
+                (status, [(header::LOCATION, format!("{own}/moved"))], body)
             }
         };
         let router = Router::new().fallback(get(answer));
@@ -159,7 +163,7 @@ impl Issuer {
     fn claims(&self, email: &str) -> Value {
         let now = Utc::now().timestamp();
         json!({
-            "iss": self.url, "aud": AUDIENCE, "sub": "user-17", "iat": now, "exp": now + 300,
+            "iss": self.url, "aud": AUDIENCE, "sub": format!("of {email}"), "iat": now, "exp": now + 300,
             "email": email, "email_verified": true, "jti": Uuid::new_v4(),
         })
     }
@@ -277,6 +281,13 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
     let grace = signed_up(&app, "external").await;
     let email = email_of(&grace).await;
     let (right, now) = (issuer.claims(&email), Utc::now().timestamp());
+    // Whom nobody here knows yet: only by an address are they found.
+    let new = email_of(&signed_up(&app, "new").await).await;
+    let anew = |change: &dyn Fn(&mut Value)| {
+        let mut claims = issuer.claims(&new);
+        change(&mut claims);
+        issuer.sign(&claims)
+    };
     let with = |claim: &str, value: Value| {
         let mut claims = right.clone();
         claims[claim] = value;
@@ -350,26 +361,44 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
         ("of a number", with("sub", json!(17))),
         (
             "of an address that is not verified",
-            with("email_verified", json!(false)),
+            anew(&|claims| claims["email_verified"] = json!(false)),
         ),
         (
             "of an address that is said to be verified",
-            with("email_verified", json!("true")),
+            anew(&|claims| claims["email_verified"] = json!("true")),
         ),
         (
             "of an address that is verified by a number",
-            with("email_verified", json!(1)),
+            anew(&|claims| claims["email_verified"] = json!(1)),
         ),
-        ("of several addresses", with("email", json!([email]))),
+        (
+            "of an address of which nothing is said",
+            anew(&|claims| drop(claims.as_object_mut().unwrap().remove("email_verified"))),
+        ),
+        (
+            "of several addresses",
+            anew(&|claims| claims["email"] = json!([new])),
+        ),
         (
             "of an unknown address",
-            with("email", json!("nobody@test.example")),
+            anew(&|claims| claims["email"] = json!("nobody@test.example")),
         ),
         (
             "of an address with more",
-            with("email", json!(format!("{email}\0"))),
+            anew(&|claims| claims["email"] = json!(format!("{new}\0"))),
         ),
-        ("of a long address", with("email", json!("x".repeat(3000)))),
+        (
+            "of a long address",
+            anew(&|claims| claims["email"] = json!("x".repeat(3000))),
+        ),
+        (
+            "of a long name",
+            anew(&|claims| claims["sub"] = json!("x".repeat(256))),
+        ),
+        (
+            "of a name with more",
+            anew(&|claims| claims["sub"] = json!("somebody\0")),
+        ),
         ("bound to a key", with("cnf", json!({ "jkt": "x" }))),
         ("huge", with("padding", json!("x".repeat(10_000)))),
         (
@@ -451,7 +480,7 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
             token[..=token.rfind('.').unwrap()].to_owned()
         }),
     ];
-    for claim in ["iss", "aud", "sub", "iat", "exp", "email", "email_verified"] {
+    for claim in ["iss", "aud", "sub", "iat", "exp", "email"] {
         let mut claims = right.clone();
         claims.as_object_mut().unwrap().remove(claim);
         bad.push((claim, issuer.sign(&claims)));
@@ -462,6 +491,8 @@ async fn a_token_of_the_issuer_is_good_only_if_everything_about_it_is_right() {
             assert_eq!(code(&app.identified(token).await), "UNAUTHENTICATED", "{what}");
         }
     }
+    let found = app.identified(&anew(&|_| {})).await;
+    assert!(found.is_ok(), "it is not they who are refused");
     // An outsider cannot speak in our name either, by a key that is published under the name of ours.
     let mut posing = outsider.public.clone();
     posing["kid"] = json!(ours.kid);
@@ -532,7 +563,6 @@ async fn an_issuer_that_is_away_is_waited_for_and_its_last_keys_are_kept() {
         (StatusCode::SERVICE_UNAVAILABLE, published.clone()),
         (StatusCode::FOUND, published.clone()),
         (StatusCode::OK, "<html>".to_owned()),
-        (StatusCode::OK, json!({ "keys": [] }).to_string()),
         (
             StatusCode::OK,
             json!({ "keys": [issuer.signer.public], "padding": "x".repeat(300_000) }).to_string(),
@@ -559,9 +589,72 @@ async fn an_issuer_that_is_away_is_waited_for_and_its_last_keys_are_kept() {
     tokio::time::timeout(Duration::from_secs(20), back)
         .await
         .expect("it is asked again");
-    // Away again: what it has published last is good.
-    issuer.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+}
+
+/// An application that asks for the keys again for each token.
+async fn eager(issuer: &Issuer, kept: Duration) -> TestApp {
+    let mut config = issuer.trusted();
+    config.pace.published = Renewal {
+        fresh: Duration::ZERO,
+        kept,
+        again: Duration::ZERO,
+        again_at_first: Duration::ZERO,
+        ..Renewal::default()
+    };
+    TestApp::on(database_url().await, config).await
+}
+
+#[tokio::test]
+async fn while_an_issuer_is_away_its_last_keys_are_good_for_a_time_and_no_longer_than_it_wants() {
+    let issuer = Issuer::start().await;
+    let (long, short) = (Duration::from_secs(3600), Duration::ZERO);
+    let (app, hasty) = (eager(&issuer, long).await, eager(&issuer, short).await);
+    let email = email_of(&signed_up(&app, "kept").await).await;
     assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    issuer.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+    let asked = issuer.asked();
+    for _ in 0..2 {
+        assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    }
+    assert!(issuer.asked() > asked, "it was asked, and did not answer");
+    assert_eq!(
+        code(&hasty.identified(&issuer.token(&email)).await),
+        "UNAVAILABLE"
+    );
+    // It is back, and has taken its keys back: those are good no more.
+    issuer.publish(&[]);
+    let refused = async {
+        while app.identified(&issuer.token(&email)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(30), refused).await;
+    refused.expect("it is asked again, and answers");
+    assert_eq!(
+        code(&app.identified(&issuer.token(&email)).await),
+        "UNAUTHENTICATED"
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_is_waited_for_once_by_all() {
+    let deaf = Deaf::start().await;
+    let config = Config {
+        trusted_issuer: Some(deaf.url.clone()),
+        ..Issuer::start().await.trusted()
+    };
+    let app = TestApp::on(database_url().await, config).await;
+    let issuer = Issuer {
+        url: deaf.url.clone(),
+        ..Issuer::start().await
+    };
+    let tokens = (0..20).map(|_| issuer.token("grace@test.example"));
+    let found = join_all(tokens.map(|token| {
+        let app = &app;
+        async move { code(&app.identified(&token).await) }
+    }));
+    assert_eq!(found.await, vec!["UNAVAILABLE"; 20]);
+    assert_eq!(deaf.heard(), 1);
 }
 
 #[tokio::test]
@@ -638,6 +731,7 @@ async fn the_tenant_is_that_of_the_token_and_one_belongs_to_it() {
     let tenant = |client: &Client| client.viewer().tenant_id;
     let token = |tenant: Value| {
         let mut claims = issuer.claims("somebody@test.example");
+        claims["sub"] = json!(format!("of {email}"));
         claims["upn"] = json!(email);
         claims["upn_verified"] = json!(true);
         claims["https://crm.example.com/tenant"] = tenant;
@@ -727,6 +821,140 @@ async fn a_tenant_that_requires_a_second_factor_wants_one_from_the_issuer_too() 
 }
 
 #[tokio::test]
+async fn a_person_is_found_by_their_address_once_and_then_known_by_their_name_at_the_issuer() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let grace = signed_up(&app, "linked-by-issuer").await;
+    let email = email_of(&grace).await;
+    let linked = async || {
+        let document = "{ linkedIdentities { provider email } }";
+        grace.query(document, json!({})).await["linkedIdentities"].clone()
+    };
+    let who = async |sub: &str, email: &str, verified: bool| {
+        let mut claims = issuer.claims(email);
+        claims["sub"] = json!(sub);
+        claims["email_verified"] = json!(verified);
+        let found = app.identified(&issuer.sign(&claims)).await;
+        found.map(|client| client.viewer().user_id).ok()
+    };
+    let own = Some(grace.viewer().user_id);
+    assert_eq!(who("7", &email, false).await, None, "nobody knows them yet");
+    assert_eq!(linked().await, json!([]), "who was refused leaves nothing behind");
+    refusals(&app, &grace, 1).await;
+    // All at once for the first time.
+    let at_once = join_all((0..8).map(|_| who("7", &email, true))).await;
+    assert_eq!(at_once, vec![own; 8]);
+    assert_eq!(
+        linked().await,
+        json!([{ "provider": "trusted-issuer", "email": email }])
+    );
+    // Whatever becomes of their address there, also when it is that of somebody else here.
+    let other = email_of(&signed_up(&app, "other-by-issuer").await).await;
+    for (email, verified) in [("moved@test.example", true), (&email, false), (&other, true)] {
+        assert_eq!(who("7", email, verified).await, own, "{email}");
+    }
+    // Who is given their old address there does not become them.
+    assert_eq!(who("8", &email, true).await, None);
+    let told = json!({ "by": "trusted-issuer", "reason": "LINKED_TO_ANOTHER" });
+    assert_eq!(refusals(&app, &grace, 2).await[1], told);
+    // Each issuer has names of its own, and for each audience.
+    let second = Issuer::start().await;
+    let elsewhere = second.app().await;
+    assert!(elsewhere.identified(&second.token(&email)).await.is_ok());
+    let audience = Config {
+        trusted_issuer_audience: Some("another".to_owned()),
+        ..issuer.trusted()
+    };
+    let another = TestApp::on(database_url().await, audience).await;
+    let mut claims = issuer.claims(&email);
+    claims["aud"] = json!("another");
+    assert!(another.identified(&issuer.sign(&claims)).await.is_ok());
+    // Until they say so.
+    let input = json!({ "provider": "trusted-issuer" });
+    let (field, ty) = ("unlinkProvider", "UnlinkProviderInput");
+    grace.mutate(field, ty, "__typename", input).await;
+    assert_eq!(linked().await, json!([]));
+    assert_eq!(who("7", "moved@test.example", true).await, None);
+    assert_eq!(who("8", &email, true).await, own);
+    assert_eq!(who("7", &email, true).await, None);
+    // Or an operator, for whom the issuer calls by another name since.
+    let (db, hub) = (&app.app.db, &app.app.hub);
+    let address = format!(" {} ", email.to_uppercase());
+    let told = providers::unlink(db, hub, &address, "trusted-issuer").await;
+    assert!(told.unwrap().contains(&email));
+    let sql = "SELECT count(*) FROM sessions WHERE user_id::text = $1 AND ended_at IS NULL";
+    let user = grace.viewer().user_id.to_string();
+    let open = app.superuser().await.query_one(sql, &[&user]).await.unwrap();
+    assert_eq!(open.get::<_, i64>(0), 0, "no session goes on");
+    for (email, provider) in [
+        (&*email, "trusted-issuer"),
+        (&email, "google"),
+        ("nobody@test.example", "trusted-issuer"),
+    ] {
+        let nothing = providers::unlink(db, hub, email, provider).await;
+        assert!(nothing.is_err(), "{email} {provider}");
+    }
+    assert_eq!(who("7", &email, true).await, own);
+    let sql = "SELECT kind || detail FROM audit_entries WHERE tenant_id::text = $1 AND entity = 'identity' ORDER BY sequence";
+    let tenant = grace.viewer().tenant_id.to_string();
+    let rows = app.superuser().await.query(sql, &[&tenant]).await.unwrap();
+    let kinds: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let linked = r#"LINKED{"provider":"trusted-issuer"}"#;
+    let unlinked = r#"UNLINKED{"provider":"trusted-issuer"}"#;
+    let by_operator = r#"UNLINKED{"by":"OPERATOR","provider":"trusted-issuer"}"#;
+    assert_eq!(
+        kinds,
+        [linked, linked, linked, unlinked, linked, by_operator, linked]
+    );
+}
+
+#[tokio::test]
+async fn who_is_refused_although_they_are_known_is_told_of_to_their_tenants() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let grace = signed_up(&app, "refused-elsewhere").await;
+    let email = email_of(&grace).await;
+    let refused = async |claims: Value| {
+        let bearer = format!("authorization: Bearer {}", issuer.sign(&claims));
+        assert_eq!(wire.post(&bearer, "{ viewer { role } }").await.status, 401);
+    };
+    let mut claims = issuer.claims(&email);
+    claims["email_verified"] = json!(false);
+    refused(claims).await;
+    refusals(&app, &grace, 1).await;
+    let set_up = "INSERT INTO second_factors (account_id, secret, created_at, confirmed_at)
+                  SELECT id, 'x', now(), now() FROM accounts WHERE email = $1";
+    let superuser = app.superuser().await;
+    superuser.execute(set_up, &[&email]).await.unwrap();
+    refused(issuer.claims(&email)).await;
+    refusals(&app, &grace, 2).await;
+    let shut = format!(
+        "UPDATE users SET is_active = false WHERE id = '{}'",
+        grace.viewer().user_id
+    );
+    superuser.batch_execute(&shut).await.unwrap();
+    let introspected = introspect(&wire, &app.tenant().await.token(), &issuer.token(&email)).await;
+    assert_eq!(introspected.1, json!({ "active": false }));
+    let told = |reason: &str| json!({ "by": "trusted-issuer", "reason": reason });
+    assert_eq!(
+        refusals(&app, &grace, 3).await,
+        [
+            told("ADDRESS_NOT_VERIFIED"),
+            told("SECOND_FACTOR_MISSING"),
+            told("NOT_ADMITTED")
+        ]
+    );
+    let sql =
+        "SELECT ip, request_id FROM audit_entries WHERE tenant_id::text = $1 AND kind = 'SIGN_IN_REFUSED'";
+    let tenant = grace.viewer().tenant_id.to_string();
+    for row in superuser.query(sql, &[&tenant]).await.unwrap() {
+        assert_eq!(row.get::<_, &str>(0), "127.0.0.1");
+        assert!(!row.get::<_, &str>(1).is_empty());
+    }
+}
+
+#[tokio::test]
 async fn the_settings_of_a_trusted_issuer_are_checked_when_the_server_starts() {
     let refused = |change: &dyn Fn(&mut Config)| {
         let mut config = Config {
@@ -771,7 +999,7 @@ async fn the_settings_of_a_trusted_issuer_are_checked_when_the_server_starts() {
     let app: Arc<App> = TestApp::on(database_url().await, other).await.app;
     let mut claims = issuer.claims("grace@test.example");
     claims["iss"] = json!(format!("{}/realm", issuer.url));
-    let found = app.identify(&issuer.sign(&claims)).await;
+    let found = app.identify(&issuer.sign(&claims), &Origin::default()).await;
     assert_eq!(found.unwrap_err().code(), "UNAVAILABLE");
     assert_eq!(issuer.asked(), 0, "its keys are not asked for");
 }

@@ -44,6 +44,7 @@ mod resume;
 mod retention;
 mod schema;
 mod scope;
+mod sealed;
 mod sensitive;
 mod sessions;
 mod settings;

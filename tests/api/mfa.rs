@@ -18,11 +18,11 @@ use crate::support::recipes::{PASSWORD, signed_up};
 use crate::support::{Client, TestApp};
 
 /// A person with a second factor.
-struct Person {
+pub struct Person {
     client: Client,
-    email: String,
+    pub email: String,
     /// In base 32.
-    secret: String,
+    pub secret: String,
     recovery_codes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ async fn email_of(client: &Client) -> String {
 }
 
 /// The code of the current step, or of one so many steps later.
-fn code(secret: &str, steps: i64) -> String {
+pub fn code(secret: &str, steps: i64) -> String {
     let secret = Secret::try_from_base32(secret).unwrap();
     let totp = Builder::new().with_secret(secret).build_noncompliant();
     let moment = Utc::now().timestamp() + 30 * steps;
@@ -71,7 +71,7 @@ fn texts(list: &Value) -> Vec<String> {
 }
 
 /// Sets a second factor up for somebody who has signed in.
-async fn enrol(client: &Client) -> Person {
+pub async fn enrol(client: &Client) -> Person {
     let begun = begin(client, json!({ "password": PASSWORD })).await;
     let secret = begun["secret"].as_str().unwrap().to_owned();
     let confirmed = confirm(client, json!({ "code": code(&secret, 0) })).await;
@@ -111,14 +111,14 @@ async fn sign_in(app: &TestApp, email: &str, tenant: Option<&Client>) -> Value {
 }
 
 /// Shows the password; answers the token for the second factor.
-async fn half(app: &TestApp, email: &str) -> String {
+pub async fn half(app: &TestApp, email: &str) -> String {
     let payload = sign_in(app, email, None).await;
     assert_eq!(payload["accessToken"], Value::Null, "{payload}");
     payload["secondFactor"]["token"].as_str().unwrap().to_owned()
 }
 
 /// The whole answer to the second half of signing in.
-async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
+pub async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
     let document = "mutation($input: VerifySecondFactorInput!) { verifySecondFactor(input: $input) {
         accessToken position viewer { user { hasSecondFactor } recoveryCodesLeft } secondFactor { token }
         userErrors { field code message } } }";
@@ -127,7 +127,7 @@ async fn verify(app: &TestApp, token: &str, code: &str) -> Value {
 }
 
 /// What came of it: `IN`, or the code of the refusal.
-fn outcome(answer: &Value) -> String {
+pub fn outcome(answer: &Value) -> String {
     let payload = &answer["data"]["verifySecondFactor"];
     let refusal = [
         &answer["errors"][0]["extensions"]["code"],
@@ -1161,6 +1161,62 @@ async fn the_operator_helps_who_has_lost_everything_and_their_tenants_are_told()
     for email in [&person.email, "nobody@test.example"] {
         assert!(mfa::reset_second_factor(db, hub, email).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_reset_that_stops_half_way_is_completed_by_the_next() {
+    let app = TestApp::on(mail::database("half_a_reset").await, config()).await;
+    let person = person(&app).await;
+    let (second, third) = (app.tenant().await, app.tenant().await);
+    for tenant in [&second, &third] {
+        let input = json!({ "name": "G", "email": person.email, "password": PASSWORD, "role": "SALES" });
+        tenant
+            .mutate("createUser", "CreateUserInput", "user { id }", input)
+            .await;
+    }
+    let tenants = [&person.client, &second, &third];
+    let superuser = app.superuser().await;
+    let fail = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON audit_entries FOR EACH ROW
+           WHEN (NEW.tenant_id = '{}') EXECUTE FUNCTION fail()",
+        second.viewer().tenant_id
+    );
+    superuser.batch_execute(&fail).await.unwrap();
+    let (db, hub) = (&app.app.db, &app.app.hub);
+    let resets = async || {
+        let mut counts = Vec::new();
+        for tenant in tenants {
+            let all = told(&app, tenant).await;
+            counts.push(all.iter().filter(|(kind, _)| kind == "RESET").count());
+        }
+        counts
+    };
+    let problem = mfa::reset_second_factor(db, hub, &person.email)
+        .await
+        .unwrap_err();
+    let untold = write_id("tenant", second.viewer().tenant_id);
+    assert!(
+        problem.contains(&untold) && problem.contains("again"),
+        "{problem}"
+    );
+    assert_eq!(resets().await, [1, 0, 1], "the others are told");
+    // Who sets up another meanwhile does not lose it by that.
+    let payload = sign_in(&app, &person.email, None).await;
+    let again = app.with_token(payload["accessToken"].as_str().unwrap()).await;
+    enrol(&again).await;
+    superuser
+        .batch_execute("DROP TRIGGER fail ON audit_entries")
+        .await
+        .unwrap();
+    let completed = mfa::reset_second_factor(db, hub, &person.email).await.unwrap();
+    assert!(completed.contains("before"), "{completed}");
+    assert_eq!(resets().await, [1, 1, 1], "each is told, and once");
+    half(&app, &person.email).await;
+    // The other is taken away by a call of its own, of which all are told again.
+    mfa::reset_second_factor(db, hub, &person.email).await.unwrap();
+    assert_eq!(resets().await, [2, 2, 2]);
+    assert!(mfa::reset_second_factor(db, hub, &person.email).await.is_err());
 }
 
 #[tokio::test]

@@ -9,15 +9,16 @@ use dealstream::auth::provider::Providers;
 use dealstream::config::{Config, ProviderSettings};
 use dealstream::crypto;
 use dealstream::db::id::write_id;
+use futures::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::app::config;
 use crate::support::provider::{
-    Forge, Liar, PAGE, Says, Site, browse, consent, issuer, with_github, with_issuer,
+    Deaf, Forge, Liar, PAGE, Says, Site, browse, consent, issuer, with_github, with_issuer,
 };
-use crate::support::recipes::{PASSWORD, signed_up};
+use crate::support::recipes::{PASSWORD, refusals, signed_up};
 use crate::support::{Client, TestApp};
 
 /// Somebody with an account and a verified address.
@@ -38,6 +39,22 @@ impl Person {
             email,
             subject: Uuid::new_v4().to_string(),
         }
+    }
+
+    /// Answers their recovery codes.
+    async fn set_up_a_second_factor(&self) -> Value {
+        let (field, ty) = ("beginTotpEnrolment", "BeginTotpEnrolmentInput");
+        let begun = self
+            .client
+            .payload(field, ty, "secret", json!({ "password": PASSWORD }));
+        let secret = begun.await["secret"].as_str().unwrap().to_owned();
+        let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
+        let totp = totp_rs::Builder::new().with_secret(secret).build_noncompliant();
+        let now = chrono::Utc::now().timestamp().try_into().unwrap();
+        let input = json!({ "code": totp.generate(now).to_string() });
+        let (field, ty) = ("confirmTotpEnrolment", "ConfirmTotpEnrolmentInput");
+        let mut confirmed = self.client.mutate(field, ty, "recoveryCodes", input).await;
+        confirmed["recoveryCodes"].take()
     }
 
     /// As the provider knows them.
@@ -160,19 +177,22 @@ async fn who_comes_back_is_who_was_sent_and_comes_once() {
         assert_eq!(told.status, 400, "{odd:.9}");
     }
     assert_eq!(browse(&site.url("oidc/callback?code=x"), &[]).await.status, 400);
-    // Not in this browser, and by that for nobody any more.
+    // Not in this browser, and by that for nobody any more. Where the right cookie is one of two, either may be of somebody
+    // else's making.
     for cookie in [
         "",
         "__Host-dealstream-visit=",
-        &two.cookie,
-        &format!("{}; {}", one.cookie, two.cookie),
+        "OTHER",
+        "OWN; OTHER",
+        "OTHER; OWN",
     ] {
         let visit = site.send().await;
         let back = consent(&visit.location, &person.there()).await;
-        assert_eq!(refused(&back, cookie).await, unknown, "{cookie}");
+        let cookie = cookie.replace("OTHER", &two.cookie).replace("OWN", &visit.cookie);
+        assert_eq!(refused(&back, &cookie).await, unknown, "{cookie}");
         assert_eq!(refused(&back, &visit.cookie).await, unknown, "it was good once");
     }
-    // Nor with another's code: it is the provider who notices, by the challenge of PKCE.
+    // Nor with another's code.
     let stolen = consent(&one.location, &person.there()).await;
     let code = stolen.split("code=").nth(1).unwrap().split('&').next().unwrap();
     let back = format!("{}&iss={}", site.back(&state(&two), code), issuer());
@@ -321,28 +341,7 @@ async fn nobody_is_recognised_by_an_address_that_is_not_proved_on_both_sides() {
 async fn a_provider_is_a_first_factor_only() {
     let site = Site::open().await;
     let person = Person::of(&site.app).await;
-    let begun = person
-        .client
-        .payload(
-            "beginTotpEnrolment",
-            "BeginTotpEnrolmentInput",
-            "secret",
-            json!({ "password": PASSWORD }),
-        )
-        .await;
-    let secret = totp_rs::Secret::try_from_base32(begun["secret"].as_str().unwrap()).unwrap();
-    let totp = totp_rs::Builder::new().with_secret(secret).build_noncompliant();
-    let now = chrono::Utc::now().timestamp().try_into().unwrap();
-    let input = json!({ "code": totp.generate(now).to_string() });
-    let confirmed = person
-        .client
-        .mutate(
-            "confirmTotpEnrolment",
-            "ConfirmTotpEnrolmentInput",
-            "recoveryCodes",
-            input,
-        )
-        .await;
+    let codes = person.set_up_a_second_factor().await;
     let mut there = person.there();
     there["amr"] = json!(["mfa", "otp"]);
     let (told, verifier) = site.by_way_of(&there).await;
@@ -361,7 +360,7 @@ async fn a_provider_is_a_first_factor_only() {
         json!([]),
         "half a sign-in leaves nothing behind"
     );
-    let input = json!({ "token": pending["secondFactor"]["token"], "code": confirmed["recoveryCodes"][0] });
+    let input = json!({ "token": pending["secondFactor"]["token"], "code": codes[0] });
     let (field, ty) = ("verifySecondFactor", "VerifySecondFactorInput");
     let entered = site.app.anon().mutate(field, ty, "accessToken", input).await;
     assert!(entered["accessToken"].is_string());
@@ -445,6 +444,142 @@ async fn a_provider_that_knows_somebody_can_be_made_to_forget() {
     ] {
         assert_eq!(program.code(document, json!({})).await, "FORBIDDEN");
     }
+}
+
+#[tokio::test]
+async fn who_is_half_in_by_a_provider_does_not_get_in_when_it_is_made_to_forget_them() {
+    let site = Site::open().await;
+    let person = Person::of(&site.app).await;
+    let begin = async || {
+        let (told, verifier) = site.by_way_of(&person.there()).await;
+        payload(&site.complete(told.code(), &verifier, None).await).clone()
+    };
+    assert!(begin().await["accessToken"].is_string());
+    let codes = person.set_up_a_second_factor().await;
+    // It is not the code that is wrong.
+    let show = async |pending: &Value, code: &Value| {
+        let document = "mutation($input: VerifySecondFactorInput!) { verifySecondFactor(input: $input) { accessToken } }";
+        let input = json!({ "input": { "token": pending["secondFactor"]["token"], "code": code } });
+        let answer = site.app.anon().answer(document, input).await;
+        answer["data"]["verifySecondFactor"]["accessToken"].is_string()
+    };
+    assert!(show(&begin().await, &codes[0]).await);
+    let pending = begin().await;
+    let input = json!({ "provider": "oidc" });
+    let (field, ty) = ("unlinkProvider", "UnlinkProviderInput");
+    person.client.mutate(field, ty, "__typename", input).await;
+    assert!(!show(&pending, &codes[1]).await);
+    assert!(show(&begin().await, &codes[1]).await, "as if for the first time");
+}
+
+#[tokio::test]
+async fn who_is_refused_although_they_are_known_is_told_of_to_their_tenants() {
+    let site = Site::open().await;
+    let app = &site.app;
+    let person = Person::of(app).await;
+    let unknown = async |claims: &Value| {
+        let (told, _) = site.by_way_of(claims).await;
+        assert_eq!(told.result(), ("error", "unknown_user"));
+    };
+    let void = async |code: &str, verifier: &str, tenant: Option<Uuid>| {
+        let tenant = tenant.map(|tenant| write_id("tenant", tenant));
+        let answer = site.complete(code, verifier, tenant.as_deref()).await;
+        assert_eq!(error(&answer), "UNAUTHENTICATED", "{answer}");
+    };
+    let told = async |client: &Client, reasons: &[&str]| {
+        let found = refusals(app, client, reasons.len()).await;
+        let expected: Vec<Value> = reasons
+            .iter()
+            .map(|reason| json!({ "by": "oidc", "reason": reason }))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    // An account with their address that nobody has proved to be theirs.
+    let squatter = signed_up(app, "squatter").await;
+    let data = squatter.query("{ viewer { user { email } } }", json!({})).await;
+    let email = &data["viewer"]["user"]["email"];
+    unknown(&json!({ "sub": Uuid::new_v4(), "email": email, "email_verified": true })).await;
+    told(&squatter, &["ADDRESS_NOT_VERIFIED"]).await;
+    // A tenant that has added them without being asked hears of it when it is about that tenant.
+    let other = app.tenant().await;
+    let input = json!({ "name": "Added", "email": person.email, "password": PASSWORD, "role": "SALES" });
+    let added = other
+        .mutate("createUser", "CreateUserInput", "user { id }", input)
+        .await;
+    // Whoever has their old address at the provider.
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    assert!(payload(&site.complete(back.code(), &verifier, None).await)["accessToken"].is_string());
+    unknown(&json!({ "sub": Uuid::new_v4(), "email": person.email, "email_verified": true })).await;
+    told(&person.client, &["LINKED_TO_ANOTHER"]).await;
+    // Whoever has their code and no verifier.
+    let (back, _) = site.by_way_of(&person.there()).await;
+    void(back.code(), &crypto::random_token(), None).await;
+    told(&person.client, &["LINKED_TO_ANOTHER", "CODE_OF_ANOTHER"]).await;
+    let mut reasons = vec!["LINKED_TO_ANOTHER", "CODE_OF_ANOTHER", "NOT_ADMITTED"];
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    void(back.code(), &verifier, Some(squatter.viewer().tenant_id)).await;
+    told(&person.client, &reasons).await;
+    // Whom a tenant has shut out.
+    let input = json!({ "userId": added["user"]["id"], "isActive": false });
+    other
+        .mutate("updateUser", "UpdateUserInput", "position", input)
+        .await;
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    void(back.code(), &verifier, Some(other.viewer().tenant_id)).await;
+    reasons.push("NOT_ADMITTED");
+    told(&person.client, &reasons).await;
+    told(&other, &["NOT_ADMITTED"]).await;
+    // Whose password has changed meanwhile.
+    let (back, verifier) = site.by_way_of(&person.there()).await;
+    let input = json!({ "currentPassword": PASSWORD, "newPassword": "another horse battery" });
+    let (field, ty) = ("changePassword", "ChangePasswordInput");
+    person.client.mutate(field, ty, "__typename", input).await;
+    void(back.code(), &verifier, None).await;
+    reasons.push("CHANGED_MEANWHILE");
+    told(&person.client, &reasons).await;
+    // Who may come in nowhere any more.
+    let shut = "UPDATE users SET is_active = false WHERE id::text = $1";
+    let user = person.client.viewer().user_id.to_string();
+    app.superuser().await.execute(shut, &[&user]).await.unwrap();
+    unknown(&person.there()).await;
+    reasons.push("NOT_ADMITTED");
+    told(&person.client, &reasons).await;
+    told(&other, &["NOT_ADMITTED"]).await;
+    told(&squatter, &["ADDRESS_NOT_VERIFIED"]).await;
+    let sql = "SELECT DISTINCT ip, entity || '/' || record_id FROM audit_entries
+                WHERE tenant_id::text = $1 AND kind = 'SIGN_IN_REFUSED'";
+    let tenant = squatter.viewer().tenant_id.to_string();
+    let row = app.superuser().await.query_one(sql, &[&tenant]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "127.0.0.1");
+    assert_eq!(
+        row.get::<_, &str>(1),
+        format!("user/{}", squatter.viewer().user_id)
+    );
+}
+
+#[tokio::test]
+async fn nobody_fills_the_trail_of_others_by_being_refused() {
+    let mut config = with_issuer(tokio::task::spawn_blocking(issuer).await.unwrap());
+    config.limits = vec!["refusal=2/1h".to_owned()];
+    let site = Site::with("oidc", config).await;
+    let squatter = signed_up(&site.app, "flooded").await;
+    let data = squatter.query("{ viewer { user { email } } }", json!({})).await;
+    let email = &data["viewer"]["user"]["email"];
+    for _ in 0..5 {
+        let claims = json!({ "sub": Uuid::new_v4(), "email": email, "email_verified": true });
+        let (told, _) = site.by_way_of(&claims).await;
+        assert_eq!(told.result(), ("error", "unknown_user"));
+    }
+    // Another way in is counted apart, so that what happens there is told of.
+    let document = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
+    let input = json!({ "input": { "email": email, "password": "not the right one" } });
+    assert_eq!(site.app.anon().code(document, input).await, "UNAUTHENTICATED");
+    let found = refusals(&site.app, &squatter, 3).await;
+    let ways: Vec<&str> = found
+        .iter()
+        .map(|detail| detail["by"].as_str().unwrap())
+        .collect();
+    assert_eq!(ways, ["oidc", "oidc", "password"]);
 }
 
 #[tokio::test]
@@ -606,21 +741,29 @@ async fn what_else_a_provider_says_is_not_believed_blindly() {
     let mut elsewhere = apart(good.clone());
     elsewhere.redirects = true;
     assert_eq!(result(elsewhere).await, failed);
-    // Nobody else sends people back in its name.
-    let visit = site.send().await;
-    let back = format!(
-        "{}&iss=https://accounts.google.com",
-        site.back(&visit.parameter("state"), "a-code")
-    );
+    // Nobody else sends people back in its name, and with an error there is no code: all else is right here.
+    let own = format!("&iss={}", liar.url);
+    let with = async |site: &Site, more: &str| {
+        let told = liar.tells_with(site, apart(good.clone()), more).await;
+        told.result().0.to_owned()
+    };
+    assert_eq!(with(&site, &own).await, "code");
+    assert_eq!(with(&site, "").await, "code");
+    for more in ["&iss=https://accounts.google.com", "&iss=", "&error=x"] {
+        assert_eq!(with(&site, more).await, "error", "{more}");
+    }
+    // Who promises to name itself does.
+    liar.says().names_itself = true;
+    let strict = Site::with("oidc", with_issuer(&liar.url)).await;
+    assert_eq!(with(&strict, &own).await, "code");
+    assert_eq!(with(&strict, "").await, "error");
+    // Another's code is noticed by the challenge of PKCE alone: the ID token would be for who brings it.
+    let (one, two) = (site.send().await, site.send().await);
+    liar.expects(&two, apart(good.clone()));
+    liar.says().challenge = one.parameter("code_challenge");
+    let back = site.back(&two.parameter("state"), "a-code");
     assert_eq!(
-        site.receive(&back, &visit.cookie).await.result(),
-        ("error", "failed")
-    );
-    // With an error and a code there is none.
-    let visit = site.send().await;
-    let back = format!("{}&error=x", site.back(&visit.parameter("state"), "a-code"));
-    assert_eq!(
-        site.receive(&back, &visit.cookie).await.result(),
+        site.receive(&back, &two.cookie).await.result(),
         ("error", "failed")
     );
 }
@@ -729,6 +872,17 @@ async fn people_are_sent_to_known_providers_and_back_to_known_pages_only() {
     // A provider that is away is no fault of ours.
     let away = Site::with("oidc", with_issuer("http://127.0.0.1:9")).await;
     assert_eq!(browse(&away.url(&page(PAGE)), &[]).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_waited_for_once_by_all() {
+    let deaf = Deaf::start().await;
+    let site = Site::with("oidc", with_issuer(&deaf.url)).await;
+    let challenge = URL_SAFE_NO_PAD.encode(crypto::token_hash("x"));
+    let url = site.url(&format!("oidc?return_to={PAGE}&challenge={challenge}"));
+    let told = join_all((0..20).map(|_| browse(&url, &[]))).await;
+    assert!(told.iter().all(|told| told.status == 503), "{told:?}");
+    assert_eq!(deaf.heard(), 1);
 }
 
 #[test]

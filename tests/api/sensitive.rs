@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dealstream::auth::{Origin, Role};
 use dealstream::config::Config;
-use dealstream::crm::secrets::{Renewal, renew, rotate, tend};
+use dealstream::crm::secrets::{look_after, renew, rotate, tend};
 use dealstream::db::id::{read_id, write_id};
-use dealstream::db::migrate;
+use dealstream::db::{migrate, sealed};
 use dealstream::sensitive::DataKeys;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use crate::support::app::config;
 use crate::support::cluster::create_database;
 use crate::support::{Client, TestApp};
 
-const TAX_ID: &str = "DE811907980";
-const IBAN: &str = "DE89370400440532013000";
+pub const TAX_ID: &str = "DE811907980";
+pub const IBAN: &str = "DE89370400440532013000";
 
 async fn alone(name: &str) -> TestApp {
     let url = create_database(name).await;
@@ -36,7 +36,7 @@ async fn set(client: &Client, input: Value) -> Value {
 }
 
 /// A company with a tax id and a bank account.
-async fn secretive(client: &Client, name: &str, tax_id: &str) -> String {
+pub async fn secretive(client: &Client, name: &str, tax_id: &str) -> String {
     let id = client.company(name).await;
     let account =
         json!({ "holder": "Acme GmbH", "iban": "de89 3704 0044 0532 0130 00", "bic": "cobadeffxxx" });
@@ -51,11 +51,11 @@ async fn secretive(client: &Client, name: &str, tax_id: &str) -> String {
 
 const SHOWN: &str = "query($id: ID!) { company(id: $id) { name taxId bankAccount { holder iban bic } } }";
 
-async fn shown(client: &Client, id: &str) -> Value {
+pub async fn shown(client: &Client, id: &str) -> Value {
     client.query(SHOWN, json!({ "id": id })).await["company"].take()
 }
 
-async fn found(client: &Client, tax_id: &str) -> Vec<String> {
+pub async fn found(client: &Client, tax_id: &str) -> Vec<String> {
     let document = "query($taxId: String!) { companiesByTaxId(taxId: $taxId) { id } }";
     let data = client.query(document, json!({ "taxId": tax_id })).await;
     let companies = data["companiesByTaxId"].as_array().unwrap();
@@ -333,11 +333,58 @@ async fn equal_tax_ids_are_found_in_ones_own_tenant_only() {
     rotate(&app.app.db, &keys, one.viewer().tenant_id, false, |_| {})
         .await
         .unwrap();
-    assert_eq!(
-        found(&one, TAX_ID).await,
-        [a, b],
-        "a new key for sealing changes nothing about it"
-    );
+    assert_eq!(found(&one, TAX_ID).await, [a, b], "with new keys as with the old");
+}
+
+#[tokio::test]
+async fn the_key_of_the_index_is_changed_while_values_are_found_under_either() {
+    let app = alone("sensitive_index").await;
+    let client = app.tenant().await;
+    let (db, tenant) = (&app.app.db, client.viewer().tenant_id);
+    let first = secretive(&client, "First", TAX_ID).await;
+    // As a server has kept it that knew of one key only.
+    let second = secretive(&client, "Second", TAX_ID).await;
+    let mighty = app.superuser().await;
+    let unnamed = "UPDATE company_secrets SET index_key_id = NULL WHERE company_id = $1::text::uuid";
+    let (_, id) = read_id(&second).unwrap();
+    mighty.execute(unnamed, &[&id.to_string()]).await.unwrap();
+    let state = async || {
+        let state = "SELECT (SELECT count(*) FROM data_keys WHERE purpose = 'INDEX'),
+                            (SELECT count(*) FROM company_secrets JOIN data_keys ON id = index_key_id WHERE is_current),
+                            (SELECT string_agg(encode(blind_index, 'hex'), ' ' ORDER BY company_id) FROM company_secrets)";
+        let row = mighty.query_one(state, &[]).await.unwrap();
+        (
+            row.get::<_, i64>(0),
+            row.get::<_, i64>(1),
+            row.get::<_, String>(2),
+        )
+    };
+    let (keys_before, _, index_before) = state().await;
+    assert_eq!(keys_before, 1);
+    // The rotation has begun, and stops here.
+    let keys = DataKeys::new(app.app.vault.clone());
+    let tx = db.begin(tenant).await.unwrap();
+    keys.renew(&tx, None).await.unwrap();
+    tx.commit().await.unwrap();
+    let third = secretive(&client, "Third", TAX_ID).await;
+    let all = [first, second, third];
+    assert_eq!(found(&client, TAX_ID).await, all, "two versions are searched");
+    assert_eq!((state().await.0, state().await.1), (2, 1));
+    // The next takes it up where it was.
+    assert_eq!(tend(db, &keys, None).await.unwrap(), 1);
+    assert_eq!(found(&client, TAX_ID).await, all);
+    let (keys_after, current, index_after) = state().await;
+    assert_eq!((keys_after, current), (1, 3), "the old key is gone");
+    for old in index_before.split(' ') {
+        assert!(
+            !index_after.contains(old),
+            "nothing is found by the old key any more"
+        );
+    }
+    assert_eq!(tend(db, &keys, None).await.unwrap(), 0, "nothing is left");
+    for id in &all {
+        assert_eq!(shown(&client, id).await["taxId"], TAX_ID);
+    }
 }
 
 #[tokio::test]
@@ -403,9 +450,11 @@ async fn keys_are_rotated_while_values_are_read_and_written() {
             assert_eq!(payload["userErrors"], json!([]));
         }
     };
+    let constant = secretive(&client, "Constant", TAX_ID).await;
     let reading = async {
         for id in &ids {
             assert_eq!(shown(&client, id).await["bankAccount"]["iban"], IBAN);
+            assert_eq!(found(&client, TAX_ID).await, [constant.as_str()]);
         }
     };
     futures::join!(rotating, writing, reading);
@@ -416,11 +465,18 @@ async fn keys_are_rotated_while_values_are_read_and_written() {
     assert_eq!(done.values, 0, "nothing was left");
     let mighty = app.superuser().await;
     let left: i64 = mighty
-        .query_one("SELECT count(*) FROM data_keys WHERE purpose = 'SEAL'", &[])
+        .query_one("SELECT count(*) FROM data_keys", &[])
         .await
         .unwrap()
         .get(0);
-    assert_eq!(left, 1, "old keys are gone");
+    assert_eq!(left, 2, "old keys are gone");
+    for (number, id) in ids.iter().enumerate() {
+        assert_eq!(
+            found(&client, &format!("FR8119079{number:02}")).await,
+            [id.as_str()]
+        );
+        assert!(found(&client, &format!("DE8119079{number:02}")).await.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -440,25 +496,16 @@ async fn a_new_master_key_reads_the_old_and_takes_over() {
     let same = next.acting_as(client.viewer().clone());
     assert_eq!(shown(&same, &id).await["taxId"], TAX_ID);
     let keys = DataKeys::new(next.app.vault.clone());
-    let all = Renewal::Rewrap(None);
-    let said = renew(&next.app.db, &keys, all).await.unwrap();
-    assert!(said.contains("master key: 2"), "{said}");
-    assert!(
-        renew(&next.app.db, &keys, all)
-            .await
-            .unwrap()
-            .contains("master key: 0")
-    );
+    for count in [2, 0] {
+        let done = sealed::rewrap(&next.app.db, &next.app.vault, |_, _| {}).await;
+        assert_eq!(done.unwrap().values, count);
+    }
     assert_eq!(shown(&same, &id).await["taxId"], TAX_ID);
     // What does not have the new key reads nothing any more.
     let old = TestApp::on(app.url.clone(), crate::support::app::config()).await;
     let old = old.acting_as(client.viewer().clone());
     assert_eq!(old.code(SHOWN, json!({ "id": id })).await, "INTERNAL");
-    assert!(
-        renew(&next.app.db, &keys, Renewal::Rotate(Some("nonsense"), false))
-            .await
-            .is_err()
-    );
+    assert!(renew(&next.app.db, &keys, Some("nonsense"), false).await.is_err());
 }
 
 #[tokio::test]
@@ -514,8 +561,13 @@ async fn what_is_due_is_renewed_in_the_background_and_only_that() {
     };
     let next = TestApp::on(app.url.clone(), config).await;
     let keys = DataKeys::new(next.app.vault.clone());
-    assert_eq!(tend(&next.app.db, &keys, None).await.unwrap(), 2);
-    assert_eq!(tend(&next.app.db, &keys, None).await.unwrap(), 0);
+    look_after(&next.app.db, &next.app.vault, &keys, None).await;
+    let kept = sealed::kept(&next.app.db).await.unwrap();
+    let names: Vec<_> = kept
+        .iter()
+        .filter_map(|kept| kept.master_key.as_deref())
+        .collect();
+    assert_eq!(names, ["next", "next"], "{kept:?}");
     assert_eq!(
         shown(&next.acting_as(two.viewer().clone()), &b).await["taxId"],
         TAX_ID

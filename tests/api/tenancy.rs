@@ -88,6 +88,9 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
         "companies: reach ALL to {dealstream_scoped}",
         "contacts: reach ALL to {dealstream_scoped}",
         "deal_stage_changes: reach ALL to {dealstream_scoped}",
+        // They are sealed, and a new master key seals them all.
+        "data_keys: directory SELECT to {dealstream_directory}",
+        "data_keys: directory_rewraps UPDATE to {dealstream_directory}",
         "deals: reach ALL to {dealstream_scoped}",
         "custom_roles: directory SELECT to {dealstream_directory}",
         "histories: directory SELECT to {dealstream_directory}",
@@ -95,6 +98,8 @@ async fn every_table_of_tenants_has_the_one_policy_for_all_commands() {
         "invitations: directory SELECT to {dealstream_directory}",
         "revocations: directory_adds INSERT to {dealstream_directory}",
         "revocations: directory SELECT to {dealstream_directory}",
+        "pending_sign_ins: directory SELECT to {dealstream_directory}",
+        "pending_sign_ins: directory_removes DELETE to {dealstream_directory}",
         "sessions: directory SELECT to {dealstream_directory}",
         "sessions: directory_ends UPDATE to {dealstream_directory}",
         "tenants: directory SELECT to {dealstream_directory}",
@@ -131,7 +136,9 @@ async fn tenant_id_fills_itself_in_and_leads_every_key() {
         "api_keys_hash_key",
         "linked_identities_pkey",
         "linked_identities_issuer_key",
+        "provider_proofs_expires_at_idx",
         "provider_proofs_pkey",
+        "provider_visits_expires_at_idx",
         "provider_visits_pkey",
         "recovery_codes_pkey",
         "second_factors_pkey",
@@ -237,9 +244,18 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "api_keys.user_id: SELECT",
             "accounts.password_hash: UPDATE",
             "accounts.password_is_initial: UPDATE",
+            "data_keys.id: SELECT",
+            "data_keys.sealed: SELECT",
+            "data_keys.sealed: UPDATE",
+            "data_keys.tenant_id: SELECT",
             "linked_identities.last_used_at: UPDATE",
+            "links.sealed: UPDATE",
             "mails.attempts: UPDATE",
             "mails.due_at: UPDATE",
+            "mails.sealed: UPDATE",
+            "pending_sign_ins.tenant_id: SELECT",
+            "pending_sign_ins.user_id: SELECT",
+            "provider_visits.sealed: UPDATE",
             "second_factors.confirmed_at: UPDATE",
             "second_factors.created_at: UPDATE",
             "second_factors.failed_at: UPDATE",
@@ -256,6 +272,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
             "sessions.user_id: SELECT",
             "signing_keys.sealed: UPDATE",
             "users.has_second_factor: UPDATE",
+            "users.second_factor_reset_at: UPDATE",
         ])
     );
     let granted =
@@ -271,6 +288,7 @@ async fn the_roles_may_do_what_they_need_and_nothing_else() {
         "linked_identities: DELETE INSERT SELECT",
         "links: DELETE INSERT SELECT",
         "mails: DELETE INSERT SELECT",
+        "pending_sign_ins: DELETE",
         "provider_proofs: DELETE INSERT SELECT",
         "provider_visits: DELETE INSERT SELECT",
         "recovery_codes: DELETE INSERT SELECT",
@@ -430,10 +448,12 @@ async fn the_directory_reads_accounts_users_tenants_revocations_histories_and_no
             _ => "created_at",
         };
         for change in [
-            // Accounts go with their last user, API keys with a forgotten password; of those only these rights are withheld.
+            // Accounts go with their last user, API keys with a forgotten password, half a sign-in with a provider; of those
+            // only these rights are withheld.
             match table {
                 "accounts" => "UPDATE accounts SET email = email".to_owned(),
                 "api_keys" => "UPDATE api_keys SET scope = scope".to_owned(),
+                "pending_sign_ins" => "UPDATE pending_sign_ins SET tries = 0".to_owned(),
                 _ => format!("DELETE FROM {table}"),
             },
             format!("UPDATE {table} SET {column} = now()"),

@@ -7,10 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{TimeDelta, Utc};
 use subtle::ConstantTimeEq;
 
+use super::super::Origin;
+use super::super::refusal::{self, Hears, Reason};
 use super::{Fault, Person, Provider, Providers, Secrets};
 use crate::crypto::{self, Vault};
 use crate::db::Database;
-use crate::db::directory::identities::{self, Proof, Visit};
+use crate::db::directory::identities::{self, Identity, Proof, Visit};
+use crate::db::sealed::PROVIDER_VISIT;
 use crate::error::{Error, Result};
 
 /// How long somebody may be at a provider.
@@ -40,6 +43,8 @@ pub struct Return {
     pub issuer: Option<String>,
     /// The `Cookie` headers.
     pub cookies: Vec<String>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// Why somebody is sent back without a code. Pages switch on it.
@@ -70,10 +75,11 @@ pub struct Door {
     providers: Arc<Providers>,
     db: Database,
     vault: Arc<Vault>,
+    hears: Hears,
 }
 
 fn sealing_context(state_hash: &[u8; 32]) -> String {
-    format!("provider_visits.sealed/{}", URL_SAFE_NO_PAD.encode(state_hash))
+    PROVIDER_VISIT.of(URL_SAFE_NO_PAD.encode(state_hash))
 }
 
 fn ended() -> Error {
@@ -81,9 +87,14 @@ fn ended() -> Error {
 }
 
 impl Door {
-    /// A door to these providers.
-    pub fn new(providers: Arc<Providers>, db: Database, vault: Arc<Vault>) -> Self {
-        Self { providers, db, vault }
+    /// A door to these providers. Who is refused although they are known is told of to `hears`.
+    pub fn new(providers: Arc<Providers>, db: Database, vault: Arc<Vault>, hears: Hears) -> Self {
+        Self {
+            providers,
+            db,
+            vault,
+            hears,
+        }
     }
 
     fn provider(&self, name: &str) -> Result<&Provider> {
@@ -198,7 +209,7 @@ impl Door {
             tracing::warn!(provider = provider.name, %fault, "nobody was recognised");
             Refusal::Failed
         })?;
-        let proof = self.know(provider, visit, person).await?;
+        let proof = self.know(provider, visit, person, &back.origin).await?;
         let code = crypto::random_token();
         let hash = crypto::token_hash(&code);
         identities::insert_proof(&self.db, &hash, &proof, Utc::now() + PROOF).await?;
@@ -206,35 +217,60 @@ impl Door {
     }
 
     /// The account of a person whom a provider has told us of.
-    async fn know(&self, provider: &Provider, visit: &Visit, person: Person) -> Result<Proof, Refused> {
+    async fn know(
+        &self,
+        provider: &Provider,
+        visit: &Visit,
+        person: Person,
+        origin: &Origin,
+    ) -> Result<Proof, Refused> {
         let Person {
             issuer,
             subject,
             email,
         } = person;
+        let refused = |account_id, reason| {
+            let told = refusal::Refused {
+                account_id,
+                tenant_id: None,
+                by: provider.name.to_owned(),
+                reason,
+            };
+            (self.hears)(origin, told);
+            Refusal::Unknown
+        };
         let account = match identities::linked_to(&self.db, &issuer, &subject).await? {
-            Some(account) => Some(account),
+            Some(known) => known.account_id,
             None => {
                 // No address of ours is that long, and no text in PostgreSQL has a NUL.
                 let email = email.filter(|email| email.len() <= 1000 && !email.contains('\0'));
                 let email = email.ok_or(Refusal::Unverified)?;
-                identities::to_be_linked(&self.db, &email, &issuer).await?
+                let candidate = identities::candidate(&self.db, &email, &issuer).await?;
+                let candidate = candidate.ok_or(Refusal::Unknown)?;
+                if candidate.is_linked {
+                    return Err(refused(candidate.id, Reason::LinkedToAnother).into());
+                }
+                if !candidate.is_verified {
+                    return Err(refused(candidate.id, Reason::AddressNotVerified).into());
+                }
+                candidate.id
             }
         };
-        let account = account.ok_or(Refusal::Unknown)?;
         let found = identities::account(&self.db, account).await?;
         let (account, memberships) = found.ok_or(Refusal::Unknown)?;
         if memberships.is_empty() {
-            return Err(Refusal::Unknown.into());
+            return Err(refused(account.id, Reason::NotAdmitted).into());
         }
         Ok(Proof {
             challenge: visit.challenge.clone(),
-            provider: provider.name.to_owned(),
-            issuer,
-            subject,
             password_state: crypto::token_hash(&account.password_hash).to_vec(),
-            email: account.email,
-            account_id: account.id,
+            identity: Identity {
+                provider: provider.name.to_owned(),
+                issuer,
+                subject,
+                email: account.email,
+                account_id: account.id,
+            },
         })
     }
 }

@@ -9,8 +9,7 @@ use oauth2::{
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
-use super::outbound::address;
-use super::{Fault, Outbound, Person, Registration, Secrets};
+use super::{Fault, Outbound, Person, Registration, Secrets, address};
 
 /// Where everybody finds it who has none of their own.
 const PUBLIC: &str = "https://github.com";
@@ -96,11 +95,8 @@ impl GitHub {
             .await
             .map_err(super::openid::exchange_failed)?;
         let token = token.access_token().secret();
-        let unread = |_| Fault::Unavailable("what it tells of a user cannot be read".to_owned());
-        let user = self.outbound.get(&self.user, Some(token)).await?;
-        let user: User = serde_json::from_value(user).map_err(unread)?;
-        let emails = self.outbound.get(&self.emails, Some(token)).await?;
-        let emails: Vec<Email> = serde_json::from_value(emails).map_err(unread)?;
+        let user: User = self.outbound.get(&self.user, Some(token)).await?;
+        let emails: Vec<Email> = self.outbound.get(&self.emails, Some(token)).await?;
         let email = emails.into_iter().find(|email| email.primary && email.verified);
         Ok(Person {
             issuer: self.issuer.clone(),

@@ -19,7 +19,6 @@
 mod door;
 mod github;
 mod openid;
-mod outbound;
 
 use oauth2::url::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -28,17 +27,17 @@ use thiserror::Error;
 
 pub use door::{Answer, Door, Return};
 
+use super::outbound::{Outbound, Unanswered, address};
 use crate::config::Config;
 use github::GitHub;
 use openid::OpenId;
-use outbound::{Outbound, address};
 
 /// Why nobody could be recognised. For the log: nobody else is told more than that it failed.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// The provider cannot be reached, or does not answer as it should.
     #[error("the provider is not available: {0}")]
-    Unavailable(String),
+    Unavailable(#[from] Unanswered),
     /// What came from the provider, or as if from it, is not to be believed.
     #[error("refused: {0}")]
     Refused(&'static str),
@@ -163,7 +162,6 @@ impl Providers {
         for url in &return_urls {
             address(url).map_err(|problem| format!("DEALSTREAM_RETURN_URLS: {url} {problem}."))?;
         }
-        let outbound = Outbound::new()?;
         let url = |name: &str| format!("{api_url}/sign-in/{name}");
         let registration = |name: &str, (client_id, client_secret): (String, SecretString)| Registration {
             client_id,
@@ -175,7 +173,12 @@ impl Providers {
             if issuer_url.query().is_some() {
                 return Err("OIDC_ISSUER has no query.".to_owned());
             }
-            let openid = OpenId::new(issuer, registration(name, pair), outbound.clone());
+            let openid = OpenId::new(
+                issuer,
+                registration(name, pair),
+                Outbound::new()?,
+                config.pace.published,
+            );
             Ok(Kind::OpenId(Box::new(openid)))
         };
         let mut list = Vec::new();
@@ -193,7 +196,7 @@ impl Providers {
         }
         if let Some(pair) = github {
             let base = settings.github_url.trim_end_matches('/');
-            let github = GitHub::new(base, registration("github", pair), outbound.clone())
+            let github = GitHub::new(base, registration("github", pair), Outbound::new()?)
                 .map_err(|problem| format!("GITHUB_URL {problem}."))?;
             add("github", "GitHub", Kind::GitHub(Box::new(github)));
         }

@@ -39,6 +39,8 @@ pub enum Policy {
     SignUp,
     /// Steps of signing in by way of another provider, of which there are three, from a client's address.
     ProviderSignIn,
+    /// Entries in audit trails that tell of refused sign-ins, by account and way in.
+    Refusal,
 }
 
 /// How a policy counts.
@@ -81,7 +83,7 @@ const HOUR: u64 = 60 * MINUTE;
 
 impl Policy {
     /// Every policy, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Requests,
         Self::UserCost,
         Self::TenantCost,
@@ -99,6 +101,7 @@ impl Policy {
         Self::Refresh,
         Self::SignUp,
         Self::ProviderSignIn,
+        Self::Refusal,
     ];
 
     /// Its name in the settings and in headers.
@@ -143,6 +146,7 @@ impl Policy {
             Self::Refresh => ("refresh", per(300, QUARTER)),
             Self::SignUp => ("sign-up", per(20, HOUR)),
             Self::ProviderSignIn => ("provider-sign-in", per(300, QUARTER)),
+            Self::Refusal => ("refusal", per(20, QUARTER)),
         }
     }
 }

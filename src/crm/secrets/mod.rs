@@ -8,7 +8,6 @@ mod types;
 
 pub use model::{CompanySecret, SecretField};
 pub use mutations::SecretsMutation;
-pub use queries::insert_sealed;
 pub use types::{BankAccount, SecretsQuery, bank_account, tax_id};
 
 use std::sync::Arc;
@@ -18,8 +17,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::db::Database;
+use crate::crypto::Vault;
 use crate::db::id::{read_id, write_id};
+use crate::db::{Database, sealed};
 use crate::error::{Error, Result};
 use crate::events::work::now;
 use crate::sensitive::{self, DataKeys};
@@ -30,15 +30,15 @@ const BATCH: i64 = 500;
 /// What a rotation has done in a tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rotated {
-    /// Values that are sealed under the new key now.
+    /// Values that are kept under the new keys now.
     pub values: usize,
-    /// Keys that nothing is sealed under any more, and that are gone.
+    /// Keys that nothing is kept under any more, and that are gone.
     pub keys: usize,
 }
 
-/// Gives a tenant a new data key and seals all values anew under it, in batches, while everything stays readable. What an
-/// interrupted rotation has left is done first by the next: with `resume` no key is made, and only that is done.
-/// `report` is told how many values each batch had.
+/// Gives a tenant new data keys and keeps all values anew under them, in batches, while everything stays readable and can
+/// be found. What an interrupted rotation has left is done first by the next: with `resume` no key is made, and only that
+/// is done. `report` is told how many values each batch had.
 ///
 /// # Errors
 /// When the database fails, or a value cannot be opened; what has been done stays done.
@@ -51,7 +51,7 @@ pub async fn rotate(
 ) -> Result<Rotated> {
     if !resume && keys.has_any(db, tenant).await? {
         let tx = db.begin(tenant).await?;
-        keys.renew(&tx).await?;
+        keys.renew(&tx, None).await?;
         tx.commit().await?;
     }
     let mut rotated = Rotated::default();
@@ -77,25 +77,21 @@ pub async fn rotate(
     Ok(rotated)
 }
 
-/// What the command line can do with the keys of sensitive fields: of the tenant with this id, or of all.
-#[derive(Debug, Clone, Copy)]
-pub enum Renewal<'a> {
-    /// New keys; or, to finish what was interrupted, none.
-    Rotate(Option<&'a str>, bool),
-    /// The same keys, sealed by the current master key.
-    Rewrap(Option<&'a str>),
-}
-
-/// Renews the keys of sensitive fields, and tells how far it has come, tenant by tenant.
+/// Renews the keys of sensitive fields of the tenant with this id, or of all, as [`rotate`] does, and tells how far it has
+/// come, tenant by tenant.
 ///
 /// # Errors
 /// A sentence for the operator. What has been done by then stays done.
-pub async fn renew(db: &Database, keys: &DataKeys, renewal: Renewal<'_>) -> Result<String, String> {
+pub async fn renew(
+    db: &Database,
+    keys: &DataKeys,
+    tenant: Option<&str>,
+    resume: bool,
+) -> Result<String, String> {
     let told = |error: Error| {
         tracing::error!(?error, "the keys of sensitive fields cannot be renewed");
         error.message()
     };
-    let (Renewal::Rotate(tenant, _) | Renewal::Rewrap(tenant)) = renewal;
     let tenant = match tenant.map(|id| (id, read_id(id))) {
         None => None,
         Some((_, Some(("tenant", tenant)))) => Some(tenant),
@@ -107,56 +103,60 @@ pub async fn renew(db: &Database, keys: &DataKeys, renewal: Renewal<'_>) -> Resu
     };
     let tenants = sensitive::tenants(db, tenant).await.map_err(told)?;
     let mut rotated = Rotated::default();
-    let mut rewrapped = 0;
     for (number, tenant) in tenants.iter().enumerate() {
-        match renewal {
-            Renewal::Rotate(_, resume) => {
-                let progress = |values| {
-                    let tenant = write_id("tenant", *tenant);
-                    tracing::info!(%tenant, number = number + 1, of = tenants.len(), values, "sealed anew");
-                };
-                let done = rotate(db, keys, *tenant, resume, progress).await.map_err(told)?;
-                rotated.values += done.values;
-                rotated.keys += done.keys;
-            }
-            Renewal::Rewrap(_) => rewrapped += rewrap(db, keys, *tenant).await.map_err(told)?,
-        }
+        let progress = |values| {
+            let tenant = write_id("tenant", *tenant);
+            tracing::info!(%tenant, number = number + 1, of = tenants.len(), values, "sealed anew");
+        };
+        let done = rotate(db, keys, *tenant, resume, progress).await.map_err(told)?;
+        rotated.values += done.values;
+        rotated.keys += done.keys;
     }
-    let tenants = tenants.len();
-    Ok(match renewal {
-        Renewal::Rotate(..) => {
-            let Rotated { values, keys } = rotated;
-            format!("Tenants: {tenants}, values sealed anew: {values}, old keys taken away: {keys}.")
-        }
-        Renewal::Rewrap(_) => {
-            format!("Tenants: {tenants}, keys sealed by the current master key: {rewrapped}.")
-        }
-    })
+    let (tenants, Rotated { values, keys }) = (tenants.len(), rotated);
+    Ok(format!(
+        "Tenants: {tenants}, values sealed anew: {values}, old keys taken away: {keys}."
+    ))
 }
 
 /// How often is looked after the keys.
 const ROUND: Duration = Duration::from_secs(60 * 60);
 
-/// Looks after the keys by itself until `stop`: see [`tend`]. Not at once: with a new master key, instances that do not have
-/// it yet shall be gone before data keys are sealed by it.
-pub async fn keep(db: Database, keys: Arc<DataKeys>, age: Option<TimeDelta>, stop: CancellationToken) {
+/// Looks after the keys by itself until `stop`, as [`look_after`] does. Not at once: with a new master key, instances that
+/// do not have it yet shall be gone before that.
+pub async fn keep(
+    db: Database,
+    vault: Arc<Vault>,
+    keys: Arc<DataKeys>,
+    age: Option<TimeDelta>,
+    stop: CancellationToken,
+) {
     let endless = async {
         loop {
             tokio::time::sleep(ROUND).await;
-            if let Err(error) = tend(&db, &keys, age.map(|age| now() - age)).await {
-                tracing::warn!(
-                    ?error,
-                    "the keys of sensitive fields cannot be looked after; trying on"
-                );
-            }
+            look_after(&db, &vault, &keys, age.map(|age| now() - age)).await;
         }
     };
     stop.run_until_cancelled(endless).await;
 }
 
-/// Does what is due, in all tenants: seals data keys by the current master key, makes new ones in the place of those that
-/// were made before `made_before`, and seals anew what is sealed under those that are not current. Instances may do it at
-/// the same time. Answers in how many tenants there was something to do.
+/// Lets the current master key take over what older ones have sealed, and does what is due with the keys of tenants: see
+/// [`tend`]. What fails is told to the log, and is for the next time.
+pub async fn look_after(db: &Database, vault: &Vault, keys: &DataKeys, made_before: Option<DateTime<Utc>>) {
+    let progress = |table, values| tracing::info!(table, values, "sealed by the current master key");
+    if let Err(error) = sealed::rewrap(db, vault, progress).await {
+        tracing::warn!(?error, "the current master key cannot take over; trying on");
+    }
+    if let Err(error) = tend(db, keys, made_before).await {
+        tracing::warn!(
+            ?error,
+            "the keys of sensitive fields cannot be looked after; trying on"
+        );
+    }
+}
+
+/// Does what is due, in all tenants: makes new data keys in the place of those that were made before `made_before`, and
+/// seals anew what is sealed under those that are not current. Instances may do it at the same time. Answers in how many
+/// tenants there was something to do.
 ///
 /// # Errors
 /// When the database cannot say which tenants there are. What fails in one tenant does not stop the others.
@@ -187,23 +187,15 @@ async fn tend_one(
         && keys.has_any(db, tenant).await?
     {
         let tx = db.begin(tenant).await?;
-        keys.renew_older(&tx, than).await?;
+        keys.renew(&tx, Some(than)).await?;
         tx.commit().await?;
     }
     if !keys.is_behind(db, tenant).await? {
         return Ok(false);
     }
-    let rewrapped = rewrap(db, keys, tenant).await?;
     let told = write_id("tenant", tenant);
     let progress = |values| tracing::info!(tenant = %told, number, of, values, "sealed anew");
     let rotated = rotate(db, keys, tenant, true, progress).await?;
-    tracing::info!(tenant = %told, number, of, rewrapped, values = rotated.values, keys = rotated.keys, "the keys of sensitive fields were renewed");
+    tracing::info!(tenant = %told, number, of, values = rotated.values, keys = rotated.keys, "the keys of sensitive fields were renewed");
     Ok(true)
-}
-
-async fn rewrap(db: &Database, keys: &DataKeys, tenant: Uuid) -> Result<usize> {
-    let tx = db.begin(tenant).await?;
-    let count = keys.rewrap(&tx).await?;
-    tx.commit().await?;
-    Ok(count)
 }

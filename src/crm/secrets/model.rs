@@ -30,6 +30,14 @@ impl SecretField {
         }
     }
 
+    /// What of a value it can be found by, if it can.
+    pub fn findable(self, plain: &[u8]) -> Option<&str> {
+        match self {
+            Self::TaxId => std::str::from_utf8(plain).ok(),
+            Self::BankAccount => None,
+        }
+    }
+
     /// What the field of a company is bound to when it is sealed.
     pub fn place(self, tenant: Uuid, company: Id<Company>) -> Place {
         Place {
@@ -51,6 +59,8 @@ pub struct CompanySecret {
     pub sealed: Vec<u8>,
     pub blind_index: Option<Vec<u8>>,
     pub updated_at: DateTime<Utc>,
+    /// The key of the blind index.
+    pub index_key_id: Option<Uuid>,
 }
 
 impl CompanySecret {

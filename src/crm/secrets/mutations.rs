@@ -6,7 +6,7 @@ use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
 use serde_json::json;
 
 use super::SecretField;
-use super::model::{Account, CompanySecret, is_bic, is_iban, is_tax_id, normal_iban, normal_tax_id};
+use super::model::{Account, is_bic, is_iban, is_tax_id, normal_iban, normal_tax_id};
 use super::queries;
 use crate::auth::Permission;
 use crate::crm::companies::{Company, CompanyById};
@@ -58,11 +58,10 @@ pub struct UpdateSensitiveCompanyFieldsPayload {
     outcome: Outcome,
 }
 
-/// A field to be changed: to a value with what it can be found by, or to nothing.
+/// A field to be changed: to a value, or to nothing.
 struct Change {
     field: SecretField,
     plain: Option<Vec<u8>>,
-    findable: Option<String>,
 }
 
 fn checked(
@@ -71,28 +70,22 @@ fn checked(
     account: MaybeUndefined<BankAccountInput>,
 ) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let mut change = |field, plain: Option<Vec<u8>>, findable| {
-        changes.push(Change {
-            field,
-            plain,
-            findable,
-        });
-    };
+    let mut change = |field, plain: Option<Vec<u8>>| changes.push(Change { field, plain });
     match tax_id {
         MaybeUndefined::Undefined => {}
-        MaybeUndefined::Null => change(SecretField::TaxId, None, None),
+        MaybeUndefined::Null => change(SecretField::TaxId, None),
         MaybeUndefined::Value(text) => {
             let id = normal_tax_id(text.trim());
             if !is_tax_id(&id) {
                 let message = "A tax id has 4 to 20 letters and digits, a digit among them.";
                 check.problem("taxId", ProblemCode::Invalid, message);
             }
-            change(SecretField::TaxId, Some(id.clone().into_bytes()), Some(id));
+            change(SecretField::TaxId, Some(id.into_bytes()));
         }
     }
     match account {
         MaybeUndefined::Undefined => {}
-        MaybeUndefined::Null => change(SecretField::BankAccount, None, None),
+        MaybeUndefined::Null => change(SecretField::BankAccount, None),
         MaybeUndefined::Value(BankAccountInput { holder, iban, bic }) => {
             let account = Account {
                 holder: check.line("bankAccount.holder", &holder),
@@ -116,32 +109,17 @@ fn checked(
                 );
             }
             let plain = serde_json::to_vec(&account).map_err(Error::internal)?;
-            change(SecretField::BankAccount, Some(plain), None);
+            change(SecretField::BankAccount, Some(plain));
         }
     }
     Ok(changes)
 }
 
 async fn apply(work: &Work, keys: &DataKeys, company: Id<Company>, change: &Change) -> Result<()> {
-    let Some(plain) = &change.plain else {
-        return queries::delete(work, company, change.field).await;
-    };
-    let sealed = keys
-        .seal(work, change.field.place(work.tenant(), company), plain)
-        .await?;
-    let blind_index = match &change.findable {
-        Some(value) => Some(keys.blind(work, change.field.as_str(), value).await?),
-        None => None,
-    };
-    let secret = CompanySecret {
-        company_id: company,
-        field: change.field,
-        key_id: sealed.key_id,
-        sealed: sealed.sealed,
-        blind_index,
-        updated_at: work.now(),
-    };
-    queries::insert_sealed(work, &secret).await
+    match &change.plain {
+        Some(plain) => queries::keep(work, keys, company, change.field, plain, work.now()).await,
+        None => queries::delete(work, company, change.field).await,
+    }
 }
 
 /// Mutations of sensitive fields.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -48,20 +49,20 @@ impl Batch for SecretsByCompany {
     }
 }
 
-/// The companies with this blind index, by name; 100 at most. What the viewer may not see is not among them.
+/// The companies with one of these blind indexes, by name; 100 at most. What the viewer may not see is not among them.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn found(
     conn: &AsyncPgConnection,
     field: SecretField,
-    blind: &[u8],
+    blind: &[Vec<u8>],
 ) -> Result<Vec<Id<Company>>> {
     let with = company_secrets::table
         .filter(
             company_secrets::field
                 .eq(field)
-                .and(company_secrets::blind_index.eq(blind)),
+                .and(company_secrets::blind_index.eq_any(blind)),
         )
         .select(company_secrets::company_id);
     let found = companies::table
@@ -76,11 +77,7 @@ pub(super) async fn found(
 ///
 /// # Errors
 /// As a user error when there is no such company.
-pub(super) async fn touch(
-    tx: &Transaction,
-    id: Id<Company>,
-    now: chrono::DateTime<chrono::Utc>,
-) -> Result<Company> {
+pub(super) async fn touch(tx: &Transaction, id: Id<Company>, now: DateTime<Utc>) -> Result<Company> {
     statement("UPDATE companies SET version = version + 1, updated_at = ? WHERE id = ?")
         .bind::<Timestamptz, _>(now)
         .bind::<SqlUuid, _>(id)
@@ -93,23 +90,37 @@ pub(super) async fn touch(
     found.ok_or_else(|| Error::invalid("companyId", ProblemCode::NotFound, "There is no such company."))
 }
 
-/// Keeps a sealed field in the place of what was there.
+/// Keeps a field in the place of what was there: sealed, and to be found if it can be, under the current keys.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert_sealed(tx: &Transaction, secret: &CompanySecret) -> Result<()> {
+pub(super) async fn keep(
+    tx: &Transaction,
+    keys: &DataKeys,
+    company: Id<Company>,
+    field: SecretField,
+    plain: &[u8],
+    updated_at: DateTime<Utc>,
+) -> Result<()> {
+    let sealed = keys.seal(tx, field.place(tx.tenant(), company), plain).await?;
+    let blind = match field.findable(plain) {
+        Some(value) => Some(keys.blind(tx, field.as_str(), value).await?),
+        None => None,
+    };
     statement(
-        "INSERT INTO company_secrets (company_id, field, key_id, sealed, blind_index, updated_at) VALUES (?, ?, ?, ?, ?, ?)
+        "INSERT INTO company_secrets (company_id, field, key_id, sealed, index_key_id, blind_index, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant_id, company_id, field) DO UPDATE
-            SET key_id = excluded.key_id, sealed = excluded.sealed, blind_index = excluded.blind_index,
-                updated_at = excluded.updated_at",
+            SET key_id = excluded.key_id, sealed = excluded.sealed, index_key_id = excluded.index_key_id,
+                blind_index = excluded.blind_index, updated_at = excluded.updated_at",
     )
-    .bind::<SqlUuid, _>(secret.company_id)
-    .bind::<Text, _>(secret.field)
-    .bind::<SqlUuid, _>(secret.key_id)
-    .bind::<Bytea, _>(&secret.sealed)
-    .bind::<Nullable<Bytea>, _>(secret.blind_index.as_ref())
-    .bind::<Timestamptz, _>(secret.updated_at)
+    .bind::<SqlUuid, _>(company)
+    .bind::<Text, _>(field)
+    .bind::<SqlUuid, _>(sealed.key_id)
+    .bind::<Bytea, _>(sealed.sealed)
+    .bind::<Nullable<SqlUuid>, _>(blind.as_ref().map(|blind| blind.key_id))
+    .bind::<Nullable<Bytea>, _>(blind.map(|blind| blind.hash))
+    .bind::<Timestamptz, _>(updated_at)
     .execute(&mut tx.conn())
     .await?;
     Ok(())
@@ -142,17 +153,21 @@ struct Old {
     key_id: Uuid,
     #[diesel(sql_type = Bytea)]
     sealed: Vec<u8>,
+    #[diesel(sql_type = Timestamptz)]
+    updated_at: DateTime<Utc>,
 }
 
-/// Seals some of the values anew that are sealed under a key that is not current. Answers how many; none when all are
-/// done. Rows that somebody is changing are waited for.
+/// Keeps some of the values anew that are sealed, or found, under a key that is not current. Answers how many; none when
+/// all are done. Rows that somebody is changing are waited for.
 ///
 /// # Errors
 /// When the database fails, or a value cannot be opened.
 pub(super) async fn seal_anew(tx: &Transaction, keys: &DataKeys, limit: i64) -> Result<usize> {
     let old: Vec<Old> = statement(
-        "SELECT company_id, field, key_id, sealed FROM company_secrets
+        "SELECT company_id, field, key_id, sealed, updated_at FROM company_secrets
           WHERE key_id IN (SELECT id FROM data_keys WHERE NOT is_current)
+             OR index_key_id IN (SELECT id FROM data_keys WHERE NOT is_current)
+             OR index_key_id IS NULL AND blind_index IS NOT NULL
           ORDER BY company_id, field LIMIT ? FOR UPDATE OF company_secrets",
     )
     .bind::<BigInt, _>(limit)
@@ -165,24 +180,24 @@ pub(super) async fn seal_anew(tx: &Transaction, keys: &DataKeys, limit: i64) -> 
             sealed: row.sealed.clone(),
         };
         let plain = keys.open(tx.conn(), place, &value).await?;
-        let anew = keys.seal(tx, place, &plain).await?;
-        statement("UPDATE company_secrets SET key_id = ?, sealed = ? WHERE company_id = ? AND field = ?")
-            .bind::<SqlUuid, _>(anew.key_id)
-            .bind::<Bytea, _>(anew.sealed)
-            .bind::<SqlUuid, _>(row.company_id)
-            .bind::<Text, _>(row.field)
-            .execute(&mut tx.conn())
-            .await?;
+        keep(tx, keys, row.company_id, row.field, &plain, row.updated_at).await?;
     }
     Ok(old.len())
 }
 
-/// Whether something is sealed under a key.
+/// Whether something is sealed or found under a key, or may be.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn is_used(tx: &Transaction, key: Uuid) -> Result<bool> {
-    let used = company_secrets::table.filter(company_secrets::key_id.eq(key));
+    let used = company_secrets::table.filter(
+        company_secrets::key_id
+            .eq(key)
+            .or(company_secrets::index_key_id.eq(key))
+            .or(company_secrets::index_key_id
+                .is_null()
+                .and(company_secrets::blind_index.is_not_null())),
+    );
     Ok(diesel::select(diesel::dsl::exists(used))
         .get_result(&mut tx.conn())
         .await?)

@@ -115,13 +115,10 @@ impl SecretsQuery {
         let value = normal_tax_id(&sought(tax_id)?);
         let reading = ctx.reading()?;
         let conn = reading.conn().await?;
-        let ids = match keys
+        let blind = keys
             .sought(conn, viewer.tenant_id, field.as_str(), &value)
-            .await?
-        {
-            Some(blind) => queries::found(conn, field, &blind).await?,
-            None => Vec::new(),
-        };
+            .await?;
+        let ids = queries::found(conn, field, &blind).await?;
         let mut work = session.work_aside().await?;
         let detail = json!({ "field": field.name(), "found": ids.len() });
         work.note(

@@ -302,12 +302,22 @@ async fn take_away(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResu
     Ok(removed == 1)
 }
 
-/// Takes the second factor away of who signs in with an address, in lower case, and ends their sessions in every tenant.
-/// Answers their users there; nothing when there is no such account, or it has no second factor.
+/// What came of taking a second factor away.
+#[derive(Debug)]
+pub struct Reset {
+    /// Whether it was taken away now, and not before.
+    pub is_new: bool,
+    /// The users of the account whose tenants are still to be told.
+    pub untold: Vec<Membership>,
+}
+
+/// Takes the second factor away of who signs in with an address, in lower case, ends their sessions in every tenant, and
+/// writes down that these are to be told. When some are still to be told of the last time, nothing is taken away. Answers
+/// nothing when there is no such account, or it has no second factor.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn reset(db: &Database, email: &str) -> Result<Option<Vec<Membership>>> {
+pub async fn reset(db: &Database, email: &str) -> Result<Option<Reset>> {
     let reset = write(db, async |conn| {
         let account = accounts::table
             .filter(accounts::email.eq(email))
@@ -316,17 +326,39 @@ pub async fn reset(db: &Database, email: &str) -> Result<Option<Vec<Membership>>
         let Some(account) = account.first::<Uuid>(&mut &*conn).await.optional()? else {
             return Ok(None);
         };
+        let untold = users_untold(conn, account).await?;
+        if !untold.is_empty() {
+            return Ok(Some(Reset {
+                is_new: false,
+                untold,
+            }));
+        }
         if !take_away(conn, account).await? {
             return Ok(None);
         }
         super::end_sessions(conn, account, None).await?;
-        let users = users::table
-            .filter(users::account_id.eq(account))
-            .order(users::tenant_id)
-            .select((users::tenant_id, users::id));
-        Ok(Some(users.load(&mut &*conn).await?))
+        let mark =
+            statement("UPDATE users SET second_factor_reset_at = clock_timestamp() WHERE account_id = ?")
+                .bind::<SqlUuid, _>(account);
+        mark.execute(&mut &*conn).await?;
+        Ok(Some(Reset {
+            is_new: true,
+            untold: users_untold(conn, account).await?,
+        }))
     });
     reset.await
+}
+
+async fn users_untold(conn: &AsyncPgConnection, account: Uuid) -> diesel::QueryResult<Vec<Membership>> {
+    let users = users::table
+        .filter(
+            users::account_id
+                .eq(account)
+                .and(users::second_factor_reset_at.is_not_null()),
+        )
+        .order(users::tenant_id)
+        .select((users::tenant_id, users::id));
+    users.load(&mut &*conn).await
 }
 
 /// Ends an account's sessions in every tenant, but for one.

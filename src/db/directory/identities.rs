@@ -7,7 +7,7 @@ use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Account, Found, Membership, admitted, as_directory, read, write};
+use super::{Account, Membership, admitted, as_directory, read, write};
 use crate::db::Database;
 use crate::db::schema::{accounts, users};
 use crate::db::session::Transaction;
@@ -29,24 +29,42 @@ pub struct Visit {
     pub return_to: String,
 }
 
-/// Somebody whom a provider knows, and whom we have recognised by that.
+/// By whom else the person of an account is known, or is to be.
 #[derive(Debug, Clone, QueryableByName)]
-pub struct Proof {
-    #[diesel(sql_type = Binary)]
-    pub challenge: Vec<u8>,
+pub struct Identity {
     #[diesel(sql_type = Text)]
     pub provider: String,
+    /// Whose name for them it is: an issuer, or of the trusted one also for which audience.
     #[diesel(sql_type = Text)]
     pub issuer: String,
     /// Their lasting name there.
     #[diesel(sql_type = Text)]
     pub subject: String,
+    /// The address of the account.
     #[diesel(sql_type = Text)]
     pub email: String,
     #[diesel(sql_type = SqlUuid)]
     pub account_id: Uuid,
+}
+
+/// Somebody whom a provider knows, and whom we have recognised by that.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Proof {
+    #[diesel(sql_type = Binary)]
+    pub challenge: Vec<u8>,
+    #[diesel(embed)]
+    pub identity: Identity,
     #[diesel(sql_type = Binary)]
     pub password_state: Vec<u8>,
+}
+
+/// Whose an identity is.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct Known {
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    pub last_used_at: DateTime<Utc>,
 }
 
 /// By whom else a person is known.
@@ -112,33 +130,47 @@ pub async fn take_visit(db: &Database, state_hash: &[u8; 32]) -> Result<Option<V
 ///
 /// # Errors
 /// When the database fails.
-pub async fn linked_to(db: &Database, issuer: &str, subject: &str) -> Result<Option<Uuid>> {
+pub async fn linked_to(db: &Database, issuer: &str, subject: &str) -> Result<Option<Known>> {
     let found = read(db, async |conn| {
-        let linked =
-            statement("SELECT account_id AS id FROM linked_identities WHERE issuer = ? AND subject = ?")
-                .bind::<Text, _>(issuer)
-                .bind::<Text, _>(subject);
-        Ok(linked.get_result::<Found>(&mut &*conn).await.optional()?)
+        let linked = statement(
+            "SELECT account_id, last_used_at FROM linked_identities WHERE issuer = ? AND subject = ?",
+        )
+        .bind::<Text, _>(issuer)
+        .bind::<Text, _>(subject);
+        Ok(linked.get_result(&mut &*conn).await.optional()?)
     });
-    Ok(found.await?.map(|found| found.id))
+    found.await
 }
 
-/// The account with an address, in lower case, whose person has proved to us, too, that the address is theirs. None that
-/// has another identity of this issuer already.
+/// An account that somebody might have whom an issuer tells of.
+#[derive(Debug, QueryableByName)]
+pub struct Candidate {
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Whether its person has proved to us, too, that the address is theirs.
+    #[diesel(sql_type = Bool)]
+    pub is_verified: bool,
+    /// Whether it has an identity of this issuer already.
+    #[diesel(sql_type = Bool)]
+    pub is_linked: bool,
+}
+
+/// The account with an address, in lower case, as it stands with an issuer.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn to_be_linked(db: &Database, email: &str, issuer: &str) -> Result<Option<Uuid>> {
+pub async fn candidate(db: &Database, email: &str, issuer: &str) -> Result<Option<Candidate>> {
     let found = read(db, async |conn| {
         let account = statement(
-            "SELECT id FROM accounts WHERE email = ? AND email_verified_at IS NOT NULL AND NOT EXISTS (
-                    SELECT FROM linked_identities l WHERE l.account_id = accounts.id AND l.issuer = ?)",
+            "SELECT id, email_verified_at IS NOT NULL AS is_verified, EXISTS (
+                    SELECT FROM linked_identities l WHERE l.account_id = accounts.id AND l.issuer = ?) AS is_linked
+               FROM accounts WHERE email = ?",
         )
-        .bind::<Text, _>(email)
-        .bind::<Text, _>(issuer);
-        Ok(account.get_result::<Found>(&mut &*conn).await.optional()?)
+        .bind::<Text, _>(issuer)
+        .bind::<Text, _>(email);
+        Ok(account.get_result(&mut &*conn).await.optional()?)
     });
-    Ok(found.await?.map(|found| found.id))
+    found.await
 }
 
 /// An account with the tenants that it may enter, oldest first.
@@ -181,11 +213,11 @@ pub async fn insert_proof(
         )
         .bind::<Binary, _>(&code_hash[..])
         .bind::<Binary, _>(&proof.challenge[..])
-        .bind::<Text, _>(&proof.provider)
-        .bind::<Text, _>(&proof.issuer)
-        .bind::<Text, _>(&proof.subject)
-        .bind::<Text, _>(&proof.email)
-        .bind::<SqlUuid, _>(proof.account_id)
+        .bind::<Text, _>(&proof.identity.provider)
+        .bind::<Text, _>(&proof.identity.issuer)
+        .bind::<Text, _>(&proof.identity.subject)
+        .bind::<Text, _>(&proof.identity.email)
+        .bind::<SqlUuid, _>(proof.identity.account_id)
         .bind::<Binary, _>(&proof.password_state[..])
         .bind::<Timestamptz, _>(expires_at);
         Ok(insert.execute(&mut &*conn).await?)
@@ -242,50 +274,73 @@ pub async fn fits(db: &Database, proof: &Proof) -> Result<bool> {
                                AND a.email_verified_at IS NOT NULL) AS fits
                FROM (SELECT ?, ?, ?, ?) AS p (issuer, subject, account_id, email)",
         )
-        .bind::<Text, _>(&proof.issuer)
-        .bind::<Text, _>(&proof.subject)
-        .bind::<SqlUuid, _>(proof.account_id)
-        .bind::<Text, _>(&proof.email);
+        .bind::<Text, _>(&proof.identity.issuer)
+        .bind::<Text, _>(&proof.identity.subject)
+        .bind::<SqlUuid, _>(proof.identity.account_id)
+        .bind::<Text, _>(&proof.identity.email);
         Ok(look.get_result::<Fits>(&mut &*conn).await?.fits)
     });
     fits.await
 }
 
+/// What must be so for an account to be linked to an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sureness {
+    /// Its person must have proved to us that the address is theirs.
+    BothSides,
+    /// It is enough that it has the address: whoever tells of it is trusted with that.
+    TheirSide,
+}
+
 /// Links an identity to its account, or writes down that it was used again. The address of an account that is linked anew
-/// must be verified still, and the account have the password that it was read with.
+/// must be that of the identity still, as sure as it has to be, and the account have the password that it was read with.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn link(db: &Database, proof: &Proof, account: &Account, now: DateTime<Utc>) -> Result<Linked> {
+pub async fn link(
+    db: &Database,
+    identity: &Identity,
+    account: &Account,
+    sureness: Sureness,
+    now: DateTime<Utc>,
+) -> Result<Linked> {
     let linked = write(db, async |conn| {
-        let used = statement(
-            "UPDATE linked_identities SET last_used_at = ? WHERE issuer = ? AND subject = ? AND account_id = ?",
-        )
-        .bind::<Timestamptz, _>(now)
-        .bind::<Text, _>(&proof.issuer)
-        .bind::<Text, _>(&proof.subject)
-        .bind::<SqlUuid, _>(proof.account_id);
-        if used.execute(&mut &*conn).await? == 1 {
+        let used = async || {
+            let used = statement(
+                "UPDATE linked_identities SET last_used_at = ? WHERE issuer = ? AND subject = ? AND account_id = ?",
+            )
+            .bind::<Timestamptz, _>(now)
+            .bind::<Text, _>(&identity.issuer)
+            .bind::<Text, _>(&identity.subject)
+            .bind::<SqlUuid, _>(identity.account_id);
+            diesel::QueryResult::Ok(used.execute(&mut &*conn).await? == 1)
+        };
+        if used().await? {
             return Ok(Linked::Before);
         }
         let insert = statement(
             "INSERT INTO linked_identities (issuer, subject, account_id, provider, email, linked_at, last_used_at)
              SELECT ?, ?, id, ?, ?, ?, ? FROM accounts
-              WHERE id = ? AND password_hash = ? AND email = ? AND email_verified_at IS NOT NULL
+              WHERE id = ? AND password_hash = ? AND email = ? AND (email_verified_at IS NOT NULL OR ?)
              ON CONFLICT DO NOTHING",
         )
-        .bind::<Text, _>(&proof.issuer)
-        .bind::<Text, _>(&proof.subject)
-        .bind::<Text, _>(&proof.provider)
-        .bind::<Text, _>(&proof.email)
+        .bind::<Text, _>(&identity.issuer)
+        .bind::<Text, _>(&identity.subject)
+        .bind::<Text, _>(&identity.provider)
+        .bind::<Text, _>(&identity.email)
         .bind::<Timestamptz, _>(now)
         .bind::<Timestamptz, _>(now)
-        .bind::<SqlUuid, _>(proof.account_id)
+        .bind::<SqlUuid, _>(identity.account_id)
         .bind::<Text, _>(&account.password_hash)
-        .bind::<Text, _>(&proof.email);
-        Ok(match insert.execute(&mut &*conn).await? {
-            0 => Linked::Refused,
-            _ => Linked::Now,
+        .bind::<Text, _>(&identity.email)
+        .bind::<Bool, _>(sureness == Sureness::TheirSide);
+        if insert.execute(&mut &*conn).await? == 1 {
+            return Ok(Linked::Now);
+        }
+        // Somebody else may have done the same a moment ago.
+        Ok(match used().await? {
+            true => Linked::Before,
+            false => Linked::Refused,
         })
     });
     linked.await
@@ -309,13 +364,35 @@ pub async fn of_user(db: &Database, tenant: Uuid, user: Uuid) -> Result<Vec<Link
     found.await
 }
 
-/// Forgets that a provider knows an account's person, with whoever is on the way back from it. Answers how many identities
-/// were linked.
+/// Whether a provider knows an account's person.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_known_to(db: &Database, account: Uuid, provider: &str) -> Result<bool> {
+    let known = read(db, async |conn| {
+        let look = statement(
+            "SELECT EXISTS (SELECT FROM linked_identities WHERE account_id = ? AND provider = ?) AS fits",
+        )
+        .bind::<SqlUuid, _>(account)
+        .bind::<Text, _>(provider);
+        Ok(look.get_result::<Fits>(&mut &*conn).await?.fits)
+    });
+    known.await
+}
+
+/// Forgets that a provider knows an account's person, with whoever is on the way back from it or has still to show a second
+/// factor. Answers how many identities were linked.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn unlink(tx: &Transaction, account: Uuid, provider: &str) -> Result<usize> {
     let unlinked = as_directory(tx, async |conn| {
+        let pending = statement(
+            "DELETE FROM pending_sign_ins p USING users u
+              WHERE u.account_id = ? AND p.tenant_id = u.tenant_id AND p.user_id = u.id",
+        )
+        .bind::<SqlUuid, _>(account);
+        pending.execute(&mut &*conn).await?;
         let proofs = statement("DELETE FROM provider_proofs WHERE account_id = ? AND provider = ?")
             .bind::<SqlUuid, _>(account)
             .bind::<Text, _>(provider);

@@ -482,6 +482,26 @@ pub async fn users_of(db: &Database, account: Uuid) -> Result<Vec<super::Members
     found.await
 }
 
+/// The users of an account whose tenants it concerns when somebody could not sign in with it: those that it belongs to by its
+/// own will, and the one that it was about.
+///
+/// # Errors
+/// When the database fails.
+pub async fn concerned(db: &Database, account: Uuid, tenant: Option<Uuid>) -> Result<Vec<super::Membership>> {
+    use crate::db::schema::users;
+    let found = read(db, async |conn| {
+        let concerned = users::awaits_verification
+            .eq(false)
+            .or(users::tenant_id.nullable().is_not_distinct_from(tenant));
+        let users = users::table
+            .filter(users::account_id.eq(account).and(concerned))
+            .order(users::tenant_id)
+            .select((users::tenant_id, users::id));
+        Ok(users.load(&mut &*conn).await?)
+    });
+    found.await
+}
+
 /// An account's address, and whether it is verified.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Address {

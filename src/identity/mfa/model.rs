@@ -13,6 +13,7 @@ use crate::crypto;
 use crate::db::directory::Account;
 use crate::db::id::Kind;
 use crate::db::schema::pending_sign_ins;
+use crate::db::sealed::SECOND_FACTOR;
 
 /// Minutes that one has for the second factor.
 pub(super) const PENDING: TimeDelta = TimeDelta::minutes(5);
@@ -170,7 +171,7 @@ pub(super) fn new_recovery_codes() -> (Vec<String>, Vec<[u8; 32]>) {
 
 /// What the sealed secret of an account is bound to.
 pub(super) fn sealing_context(account: Uuid) -> String {
-    format!("second_factors.secret/{account}")
+    SECOND_FACTOR.of(account)
 }
 
 #[cfg(test)]

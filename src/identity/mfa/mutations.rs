@@ -770,35 +770,57 @@ pub(in crate::identity) async fn require_of_all(work: &Work) -> Result<Vec<Revoc
 /// trails of their tenants. For somebody who has lost their app and their codes, and whom no admin can help: the sole admin
 /// of a tenant, or who belongs to several. Answers what to tell the operator, who has made sure that it is they who ask.
 ///
+/// It is taken away everywhere at once, and each trail is a transaction of its own; whom it could not tell, the next call
+/// does, before it takes anything away again.
+///
 /// # Errors
-/// A sentence for the operator: also when nothing was there to be taken away.
+/// A sentence for the operator: also when nothing was there to be taken away, and when a trail does not tell of it yet.
 pub async fn reset_second_factor(db: &Database, hub: &Arc<Hub>, email: &str) -> Result<String, String> {
     let told = |error: Error| {
         tracing::error!(?error, "a second factor cannot be reset");
         error.message()
     };
     let email = email.trim().to_lowercase();
-    let users = factors::reset(db, &email).await.map_err(told)?;
-    let users = users
+    let reset = factors::reset(db, &email).await.map_err(told)?;
+    let factors::Reset { is_new, untold } = reset
         .ok_or_else(|| format!("nobody signs in with {email} and a second factor: nothing is changed"))?;
-    let tenants = users.len();
-    for Membership { tenant_id, user_id } in users {
-        let noted = async {
-            let mut work = Work::begin(db, hub.clone(), tenant_id, None).await?;
-            let detail = json!({ "by": "OPERATOR" });
-            work.record(factor_of(Id::from_uuid(user_id)), "RESET", &detail)?;
-            let position = work.append().await?;
-            work.commit(position).await
-        };
-        noted.await.map_err(|error| {
-            let tenant = write_id("tenant", tenant_id);
-            format!(
-                "the second factor is taken away, but the trail of {tenant} does not tell of it: {}",
-                told(error)
-            )
-        })?;
+    let (mut noted, mut missing) = (0, Vec::new());
+    for membership in untold {
+        match note_reset(db, hub, &membership).await {
+            Ok(now) => noted += usize::from(now),
+            Err(error) => {
+                told(error);
+                missing.push(write_id("tenant", membership.tenant_id));
+            }
+        }
     }
-    Ok(format!(
-        "The second factor of {email} is taken away, and all sessions have ended. Noted in the trails of tenants: {tenants}."
-    ))
+    if !missing.is_empty() {
+        return Err(format!(
+            "the second factor is taken away, but these trails do not tell of it yet: {}. Run this again",
+            missing.join(", ")
+        ));
+    }
+    Ok(match is_new {
+        true => format!(
+            "The second factor of {email} is taken away, and all sessions have ended. Noted in the trails of tenants: {noted}."
+        ),
+        false => format!(
+            "The second factor of {email} had been taken away before. Noted now in the trails of tenants: {noted}. \
+             If there is another since, run this again to take it away."
+        ),
+    })
+}
+
+/// Notes in the trail of a tenant that an operator took a second factor away. Answers whether this was still to be done.
+async fn note_reset(db: &Database, hub: &Arc<Hub>, membership: &Membership) -> Result<bool> {
+    let Membership { tenant_id, user_id } = *membership;
+    let mut work = Work::begin(db, hub.clone(), tenant_id, None).await?;
+    if !queries::take_untold_reset(&work, user_id).await? {
+        return Ok(false);
+    }
+    let detail = json!({ "by": "OPERATOR" });
+    work.record(factor_of(Id::from_uuid(user_id)), "RESET", &detail)?;
+    let position = work.append().await?;
+    work.commit(position).await?;
+    Ok(true)
 }

@@ -121,6 +121,19 @@ pub(super) async fn is_marked(tx: &Transaction, user: Id<User>) -> Result<bool> 
     Ok(marked.first(&mut tx.conn()).await.optional()?.unwrap_or(false))
 }
 
+/// Takes it up that the trail does not tell yet of a second factor that an operator took away. Answers whether that is so:
+/// then it is to be noted in this transaction.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn take_untold_reset(tx: &Transaction, user: Uuid) -> Result<bool> {
+    let take = statement(
+        "UPDATE users SET second_factor_reset_at = NULL WHERE id = ? AND second_factor_reset_at IS NOT NULL",
+    )
+    .bind::<SqlUuid, _>(user);
+    Ok(take.execute(&mut tx.conn()).await? == 1)
+}
+
 /// Writes down that a user has a second factor.
 ///
 /// # Errors

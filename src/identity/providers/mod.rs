@@ -5,5 +5,6 @@ mod model;
 mod mutations;
 mod types;
 
-pub use mutations::ProviderMutation;
+pub(super) use mutations::tell_of_link;
+pub use mutations::{ProviderMutation, unlink};
 pub use types::ProviderQuery;

@@ -7,16 +7,19 @@ use chrono::Utc;
 use serde_json::json;
 
 use super::model::{Identity, fits};
-use crate::auth::{Limiter, Policy};
+use crate::auth::refusal::{Reason, Refused};
+use crate::auth::{Limiter, Origin, Policy};
 use crate::crypto;
-use crate::db::directory::identities::{self, Linked, Proof};
-use crate::db::directory::{Account, Membership, factors, people};
+use crate::db::Database;
+use crate::db::directory::identities::{self, Linked, Sureness};
+use crate::db::directory::{Membership, factors, people};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::Work;
+use crate::events::{Hub, Work};
 use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_alone};
 use crate::identity::mfa::{self, Admitted, By};
-use crate::identity::{SignInPayload, Tenant, revocations};
+use crate::identity::refusals::Refusals;
+use crate::identity::{SignInPayload, Tenant, choose, revocations};
 
 /// Who comes back from a provider.
 #[derive(Debug, InputObject)]
@@ -65,8 +68,9 @@ impl ProviderMutation {
         SignInPayload::of(ctx, complete(ctx, input).await)
     }
 
-    /// Forgets that a provider knows you, and ends your other sessions. Your password works as before. Should your address
-    /// there be the verified address of your account still, signing in with it links it again.
+    /// Forgets that a provider knows you, and ends your other sessions, with sign-ins that are half done. Your password
+    /// works as before. Should your address there be the verified address of your account still, signing in with it links
+    /// it again.
     #[graphql(guard = "InPerson")]
     async fn unlink_provider(
         &self,
@@ -105,41 +109,54 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
         .await?;
     let db = session.db();
     let proof = identities::take_proof(db, &crypto::token_hash(&input.code)).await?;
-    let proof = proof.filter(|proof| fits(&input.verifier, &proof.challenge));
     let proof = proof.ok_or_else(refused)?;
-    let found = identities::account(db, proof.account_id).await?;
-    let same = |account: &Account| crypto::token_hash(&account.password_hash) == *proof.password_state;
-    let found = found.filter(|(account, _)| same(account));
-    let (account, memberships) = found.ok_or_else(refused)?;
-    let mut memberships = memberships.into_iter();
-    let membership = match input.tenant_id {
-        Some(tenant) => memberships.find(|membership| membership.tenant_id == tenant.uuid()),
-        None => memberships.next(),
+    let tenant_id = input.tenant_id.map(|tenant| tenant.uuid());
+    let refused_for = |reason| {
+        let told = Refused {
+            account_id: proof.identity.account_id,
+            tenant_id,
+            by: proof.identity.provider.clone(),
+            reason,
+        };
+        Refusals::of(ctx).tell(session.origin(), told);
+        refused()
     };
-    let membership = membership.ok_or_else(refused)?;
+    if !fits(&input.verifier, &proof.challenge) {
+        return Err(refused_for(Reason::CodeOfAnother));
+    }
+    let (account, memberships) = identities::account(db, proof.identity.account_id)
+        .await?
+        .ok_or_else(refused)?;
+    if crypto::token_hash(&account.password_hash) != *proof.password_state {
+        return Err(refused_for(Reason::ChangedMeanwhile));
+    }
+    let membership = choose(memberships, tenant_id).ok_or_else(|| refused_for(Reason::NotAdmitted))?;
     if !identities::fits(db, &proof).await? {
-        return Err(refused());
+        return Err(refused_for(Reason::ChangedMeanwhile));
     }
     let admitted = mfa::admit(ctx, &account, &membership, By::FirstFactor).await?;
-    let admitted = admitted.ok_or_else(refused)?;
+    let admitted = admitted.ok_or_else(|| refused_for(Reason::NotAdmitted))?;
     // Whoever has still to show a second factor leaves nothing behind that lasts; they are found by their address again.
-    if matches!(admitted, Admitted::SignedIn(_))
-        && matches!(
-            identities::link(db, &proof, &account, Utc::now()).await?,
-            Linked::Now
-        )
-    {
-        tell_of_link(session, &proof).await?;
+    if matches!(admitted, Admitted::SignedIn(_)) {
+        let linked = identities::link(db, &proof.identity, &account, Sureness::BothSides, Utc::now());
+        if linked.await? == Linked::Now {
+            tell_of_link(db, session.hub(), session.origin(), &proof.identity).await?;
+        }
     }
-    note_use(session, &proof, &membership).await?;
+    note_use(session, &proof.identity, &membership).await?;
     Ok(admitted)
 }
 
 /// Each tenant's history tells of it. It has been done by now, whatever becomes of that.
-async fn tell_of_link(session: &Session, proof: &Proof) -> Result<()> {
-    for membership in people::users_of(session.db(), proof.account_id).await? {
-        let mut work = begin(session, &membership).await?;
-        let detail = json!({ "provider": proof.provider });
+pub(in crate::identity) async fn tell_of_link(
+    db: &Database,
+    hub: &Arc<Hub>,
+    origin: &Origin,
+    identity: &identities::Identity,
+) -> Result<()> {
+    for membership in people::users_of(db, identity.account_id).await? {
+        let mut work = begin(db, hub, origin, &membership).await?;
+        let detail = json!({ "provider": identity.provider });
         work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
         let position = work.append().await?;
         work.commit(position).await?;
@@ -148,16 +165,61 @@ async fn tell_of_link(session: &Session, proof: &Proof) -> Result<()> {
 }
 
 /// The trail of the tenant tells by whom the first factor was shown.
-async fn note_use(session: &Session, proof: &Proof, membership: &Membership) -> Result<()> {
-    let mut work = begin(session, membership).await?;
-    let detail = json!({ "provider": proof.provider });
+async fn note_use(session: &Session, identity: &identities::Identity, membership: &Membership) -> Result<()> {
+    let mut work = begin(session.db(), session.hub(), session.origin(), membership).await?;
+    let detail = json!({ "provider": identity.provider });
     work.note(Id::<Identity>::from_uuid(membership.user_id), "USED", &detail);
     let position = work.append().await?;
     work.commit(position).await
 }
 
-async fn begin(session: &Session, membership: &Membership) -> Result<Work> {
-    let (db, hub) = (session.db(), session.hub().clone());
-    let work = Work::begin(db, hub, membership.tenant_id, Some(membership.user_id)).await?;
-    Ok(work.coming_from(session.origin()))
+async fn begin(db: &Database, hub: &Arc<Hub>, origin: &Origin, membership: &Membership) -> Result<Work> {
+    let work = Work::begin(db, hub.clone(), membership.tenant_id, Some(membership.user_id)).await?;
+    Ok(work.coming_from(origin))
+}
+
+/// Forgets by whom else somebody is known who signs in with an address, and ends their sessions in every tenant: for somebody
+/// whom a provider, or the trusted issuer, calls by another name since. Answers what to tell the operator, who has made sure
+/// that it is still the same person.
+///
+/// The trails of their tenants are told one after the other, and the last of these transactions does it: should one fail, some
+/// trails tell of it too early, but none too late.
+///
+/// # Errors
+/// A sentence for the operator; nothing is changed then.
+pub async fn unlink(db: &Database, hub: &Arc<Hub>, email: &str, provider: &str) -> Result<String, String> {
+    let told = |error: Error| {
+        tracing::error!(?error, "nobody can be unlinked");
+        format!("nothing is changed: {}", error.message())
+    };
+    let email = email.trim().to_lowercase();
+    let unlinked = unlink_account(db, hub, &email, provider).await.map_err(told)?;
+    match unlinked {
+        true => Ok(format!(
+            "{provider} does not know {email} any more, and all sessions have ended. Their address links them again."
+        )),
+        false => Err(format!("{provider} knows nobody as {email}: nothing is changed")),
+    }
+}
+
+async fn unlink_account(db: &Database, hub: &Arc<Hub>, email: &str, provider: &str) -> Result<bool> {
+    let Some(address) = people::address(db, email).await? else {
+        return Ok(false);
+    };
+    if !identities::is_known_to(db, address.account_id, provider).await? {
+        return Ok(false);
+    }
+    let users = people::users_of(db, address.account_id).await?;
+    for (number, Membership { tenant_id, user_id }) in users.iter().enumerate() {
+        let mut work = Work::begin(db, hub.clone(), *tenant_id, None).await?;
+        let detail = json!({ "provider": provider, "by": "OPERATOR" });
+        work.record(Id::<Identity>::from_uuid(*user_id), "UNLINKED", &detail)?;
+        if number + 1 == users.len() {
+            identities::unlink(&work, address.account_id, provider).await?;
+            factors::end_sessions(&work, address.account_id, None).await?;
+        }
+        let position = work.append().await?;
+        work.commit(position).await?;
+    }
+    Ok(true)
 }

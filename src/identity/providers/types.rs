@@ -27,13 +27,13 @@ pub struct SignInProvider {
 /// That another provider knows you.
 #[derive(Debug, SimpleObject)]
 pub struct LinkedIdentity {
-    /// The provider's name, for example `google`.
+    /// The provider's name, for example `google`; `trusted-issuer` is the service that signs people in for this server.
     provider: String,
     /// The address by which you were found when it was linked.
     email: String,
     /// When it was linked.
     linked_at: DateTime,
-    /// When you last signed in with it.
+    /// When you last signed in with it; of the trusted issuer, to the hour.
     last_used_at: DateTime,
 }
 

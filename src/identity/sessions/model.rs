@@ -20,6 +20,9 @@ const MARK: &str = "dsr_";
 /// Letters of each of the two parts that follow: 256 bits in base64url.
 const PART: usize = 43;
 
+/// What the vault derives the key for that makes a token's successor.
+const SUCCESSORS: &str = "refresh tokens";
+
 /// A session of one's own.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Session {
@@ -80,6 +83,12 @@ pub(super) enum Worth {
 }
 
 impl Standing {
+    /// The token that follows: the one that followed a moment ago, by whichever master key of the ring, or a new one.
+    pub fn successor(&self, token: &RefreshToken, vault: &Vault) -> RefreshToken {
+        let given = token.successors(vault).find(|it| *self.token_hash == it.hash());
+        given.unwrap_or_else(|| token.successor(vault))
+    }
+
     /// What a token of the session's family is worth at a moment.
     pub fn judge(&self, token: &RefreshToken, successor: &RefreshToken, now: DateTime<Utc>) -> Worth {
         let is = |hash: &[u8], token: &RefreshToken| *hash == token.hash();
@@ -93,7 +102,7 @@ impl Standing {
         if !previous || now - self.last_used_at > GRACE {
             return Worth::Reused;
         }
-        // Another master key since makes another successor, which is nobody's fault.
+        // A master key that has left the ring made another successor, which is nobody's fault.
         match is(&self.token_hash, successor) {
             true => Worth::SameSuccessor,
             false => Worth::Nothing,
@@ -144,7 +153,17 @@ impl RefreshToken {
     /// The token that follows this one. It is the same each time, so that it need not be kept to be given again, and
     /// nobody else can tell it.
     pub fn successor(&self, vault: &Vault) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &*vault.derive("refresh tokens"));
+        self.successor_by(&vault.derive(SUCCESSORS))
+    }
+
+    /// As [`RefreshToken::successor`], by each master key of the ring.
+    fn successors(&self, vault: &Vault) -> impl Iterator<Item = Self> {
+        let keys = vault.derive_of_each(SUCCESSORS);
+        keys.map(|key| self.successor_by(&key))
+    }
+
+    fn successor_by(&self, key: &[u8; 32]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let own = hmac::sign(&key, self.0.as_bytes());
         Self(format!(
             "{}{}",
@@ -173,6 +192,7 @@ impl RefreshToken {
 mod tests {
     use super::*;
     use crate::crypto::MasterKey;
+    use base64::engine::general_purpose::STANDARD;
 
     #[test]
     fn a_successor_is_of_the_same_family_and_of_the_same_vault() {
@@ -190,6 +210,35 @@ mod tests {
         }
         assert_ne!(first.family_hash(), RefreshToken::generate().family_hash());
         assert!(!format!("{first:?}").contains(&first.0[4..]));
+    }
+
+    #[test]
+    fn who_lost_an_answer_gets_the_same_again_while_the_master_key_changes() {
+        let key = |name: &str| {
+            let bytes = STANDARD.encode(crypto::hash(name.as_bytes()));
+            MasterKey::parse(&format!("{name}:{bytes}")).unwrap()
+        };
+        let before = Vault::new([key("old"), key("new")]).unwrap();
+        let after = Vault::new([key("new"), key("old")]).unwrap();
+        let first = RefreshToken::generate();
+        let given = first.successor(&before);
+        let now = Utc::now();
+        let standing = Standing {
+            token_hash: given.hash().to_vec(),
+            previous_hash: Some(first.hash().to_vec()),
+            last_used_at: now,
+            expires_at: now + TimeDelta::hours(1),
+            idle_at: now + TimeDelta::hours(1),
+            ended: false,
+        };
+        let again = standing.successor(&first, &after);
+        assert_eq!(again, given);
+        assert_eq!(standing.judge(&first, &again, now), Worth::SameSuccessor);
+        // What follows next is of the new key.
+        assert_eq!(standing.successor(&given, &after), given.successor(&after));
+        let gone = Vault::new([key("new")]).unwrap();
+        let other = standing.successor(&first, &gone);
+        assert_eq!(standing.judge(&first, &other, now), Worth::Nothing);
     }
 
     #[test]

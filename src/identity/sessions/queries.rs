@@ -150,7 +150,7 @@ pub(super) async fn refresh(
     let (Some(standing), now) = (standing?.pop(), now?) else {
         return Ok(Refreshed::Refused);
     };
-    let successor = token.successor(vault);
+    let successor = standing.successor(token, vault);
     let idle_at = match standing.judge(token, &successor, now.now) {
         Worth::Successor => {
             replace(&tx, found.id, &successor, &now, session.origin()).await?;

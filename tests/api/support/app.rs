@@ -208,7 +208,7 @@ impl TestApp {
     /// Who sends a bearer token of whatever kind, or why nobody does.
     pub async fn identified(&self, bearer: &str) -> Result<Client, Error> {
         Ok(Client {
-            viewer: Some(self.app.identify(bearer).await?),
+            viewer: Some(self.app.identify(bearer, &Origin::default()).await?),
             ..self.anon()
         })
     }

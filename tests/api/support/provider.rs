@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -267,6 +268,34 @@ pub async fn consent(location: &Url, person: &Value) -> String {
     panic!("the provider never sends anybody back")
 }
 
+/// A server that takes every connection and never answers.
+pub struct Deaf {
+    pub url: String,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Deaf {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counted = heard.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                open.push(connection);
+            }
+        });
+        Self { url, heard }
+    }
+
+    /// How often it was asked.
+    pub fn heard(&self) -> usize {
+        self.heard.load(Ordering::SeqCst)
+    }
+}
+
 /// Makes a token of claims.
 pub type Forge = Arc<dyn Fn(&Value) -> String + Send + Sync>;
 
@@ -282,8 +311,10 @@ pub struct Says {
     /// What `userinfo`, or GitHub's `user`, answers.
     pub user: Value,
     pub emails: Value,
-    /// Sends whoever asks for a token elsewhere.
+    /// Sends whoever asks for a token elsewhere, where they would get it.
     pub redirects: bool,
+    /// Whether it promises to name itself when it sends people back.
+    pub names_itself: bool,
     /// Bytes of padding in what it says of a user.
     pub padding: usize,
     /// What the browser was sent with.
@@ -313,6 +344,7 @@ impl Liar {
             .route("/.well-known/openid-configuration", get(Self::metadata))
             .route("/keys", get(Self::keys))
             .route("/token", post(Self::token))
+            .route("/elsewhere", post(Self::code))
             .route("/login/oauth/access_token", post(Self::token))
             .route("/userinfo", get(Self::user))
             .route("/api/v3/user", get(Self::user))
@@ -328,23 +360,31 @@ impl Liar {
 
     /// What a browser is sent back with from here, when the liar says this.
     pub async fn tells(&self, site: &Site, says: Says) -> Told {
+        self.tells_with(site, says, "").await
+    }
+
+    /// The same with more parameters.
+    pub async fn tells_with(&self, site: &Site, says: Says, more: &str) -> Told {
         let visit = site.send().await;
-        {
-            let mut now = self.says();
-            let asked_for_keys = now.asked_for_keys;
-            let parameter = |name: &str| {
-                let found = visit.location.query_pairs().find(|(it, _)| it == name);
-                found.map(|(_, value)| value.into_owned()).unwrap_or_default()
-            };
-            *now = Says {
-                challenge: parameter("code_challenge"),
-                nonce: parameter("nonce"),
-                asked_for_keys,
-                ..says
-            };
-        }
+        self.expects(&visit, says);
         let back = site.back(&visit.parameter("state"), "a-code");
-        site.receive(&back, &visit.cookie).await
+        site.receive(&format!("{back}{more}"), &visit.cookie).await
+    }
+
+    /// Whoever comes with a code from now on has to be of this visit, and is told this.
+    pub fn expects(&self, visit: &Visit, says: Says) {
+        let mut now = self.says();
+        let parameter = |name: &str| {
+            let found = visit.location.query_pairs().find(|(it, _)| it == name);
+            found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+        };
+        *now = Says {
+            challenge: parameter("code_challenge"),
+            nonce: parameter("nonce"),
+            asked_for_keys: now.asked_for_keys,
+            names_itself: now.names_itself,
+            ..says
+        };
     }
 
     /// Its public key, as the letters of a JSON Web Key.
@@ -371,7 +411,8 @@ impl Liar {
         let url = |path: &str| format!("{}{path}", liar.url);
         Json(
             json!({ "issuer": liar.url, "authorization_endpoint": url("/authorize"), "token_endpoint": url("/token"),
-            "jwks_uri": url("/keys"), "userinfo_endpoint": url("/userinfo") }),
+            "jwks_uri": url("/keys"), "userinfo_endpoint": url("/userinfo"),
+            "authorization_response_iss_parameter_supported": liar.says().names_itself }),
         )
     }
 
@@ -383,12 +424,16 @@ impl Liar {
         ] }))
     }
 
-    async fn token(State(liar): State<Self>, Form(form): Form<HashMap<String, String>>) -> Response {
-        let says = liar.says().clone();
-        if says.redirects {
-            let elsewhere = format!("{}/token", liar.url);
+    async fn token(liar: State<Self>, form: Form<HashMap<String, String>>) -> Response {
+        if liar.says().redirects {
+            let elsewhere = format!("{}/elsewhere", liar.url);
             return (StatusCode::TEMPORARY_REDIRECT, [("location", elsewhere)]).into_response();
         }
+        Self::code(liar, form).await
+    }
+
+    async fn code(State(liar): State<Self>, Form(form): Form<HashMap<String, String>>) -> Response {
+        let says = liar.says().clone();
         let hash = crypto::token_hash(form.get("code_verifier").map_or("", String::as_str));
         if URL_SAFE_NO_PAD.encode(hash) != says.challenge || form["code"] != "a-code" {
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" }))).into_response();

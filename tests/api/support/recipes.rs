@@ -608,3 +608,21 @@ impl Records {
         id
     }
 }
+
+/// What the trail of a tenant tells of refused sign-ins, once there are so many.
+pub async fn refusals(app: &TestApp, of: &Client, count: usize) -> Vec<Value> {
+    let sql = "SELECT detail FROM audit_entries WHERE tenant_id::text = $1 AND kind = 'SIGN_IN_REFUSED' ORDER BY sequence";
+    let (superuser, tenant) = (app.superuser().await, of.viewer().tenant_id.to_string());
+    let found = async {
+        loop {
+            let rows = superuser.query(sql, &[&tenant]).await.unwrap();
+            if rows.len() >= count {
+                let detail = |row: &tokio_postgres::Row| serde_json::from_str(row.get(0)).unwrap();
+                return rows.iter().map(detail).collect();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(30), found).await;
+    found.expect("the trail tells of it")
+}

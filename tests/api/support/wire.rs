@@ -191,7 +191,7 @@ impl Backend for Small {
         &self.limiter
     }
 
-    async fn authenticate(&self, bearer: &str) -> Result<String, Error> {
+    async fn authenticate(&self, bearer: &str, _from: &Origin) -> Result<String, Error> {
         match bearer {
             TOKEN | "soon" => Ok(bearer.to_owned()),
             "later" => Err(Error::Unavailable),
@@ -199,7 +199,12 @@ impl Backend for Small {
         }
     }
 
-    async fn introspect(&self, _asker: &String, _token: &str) -> Result<serde_json::Value, Error> {
+    async fn introspect(
+        &self,
+        _asker: &String,
+        _token: &str,
+        _from: &Origin,
+    ) -> Result<serde_json::Value, Error> {
         Ok(serde_json::json!({ "active": false }))
     }
 

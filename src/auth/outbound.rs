@@ -7,11 +7,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use oauth2::url::{Host, Url};
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use reqwest::StatusCode;
 use reqwest::redirect::Policy;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use thiserror::Error;
 use tokio::sync::Semaphore;
-
-use super::Fault;
 
 /// How long an answer may take, with everything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,8 +24,19 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of an answer at most. Sets of keys of large providers have some ten thousand.
 const LONGEST: usize = 256 * 1024;
 
-/// Requests on their way at the same time.
+/// Requests on their way at the same time, to one party.
 const AT_ONCE: usize = 16;
+
+/// Why there is no answer that could be used. For the log: nobody else is told more than that there is none.
+#[derive(Debug, Clone, Error)]
+#[error("{0}")]
+pub struct Unanswered(pub String);
+
+impl From<&str> for Unanswered {
+    fn from(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
 
 /// Reads an address that is safe to go to: over TLS, unless it is on this machine.
 ///
@@ -51,7 +64,7 @@ pub(super) fn address(text: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-/// Asks other servers.
+/// Asks the servers of one party: one that hangs keeps nobody from asking another.
 #[derive(Clone)]
 pub(super) struct Outbound {
     client: reqwest::Client,
@@ -78,20 +91,19 @@ impl Outbound {
     /// Sends a request and reads the answer, whatever its status.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`] when none comes in time, or it is too long.
-    pub async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Fault> {
-        let unavailable = |error: reqwest::Error| Fault::Unavailable(error.without_url().to_string());
-        let closed = |_| Fault::Unavailable("the server stops".to_owned());
+    /// When none comes in time, or it is too long.
+    pub async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Unanswered> {
+        let failed = |error: reqwest::Error| Unanswered(error.without_url().to_string());
         let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
         let _place = place
-            .map_err(|_| Fault::Unavailable("too many are asked at the same time".to_owned()))?
-            .map_err(closed)?;
-        let request = reqwest::Request::try_from(request).map_err(unavailable)?;
-        let mut response = self.client.execute(request).await.map_err(unavailable)?;
+            .map_err(|_| "too many are asked at the same time")?
+            .map_err(|_| "the server stops")?;
+        let request = reqwest::Request::try_from(request).map_err(failed)?;
+        let mut response = self.client.execute(request).await.map_err(failed)?;
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(unavailable)? {
+        while let Some(part) = response.chunk().await.map_err(failed)? {
             if body.len() + part.len() > LONGEST {
-                return Err(Fault::Unavailable("the answer is too long".to_owned()));
+                return Err("the answer is too long".into());
             }
             body.extend_from_slice(&part);
         }
@@ -104,26 +116,57 @@ impl Outbound {
     /// Reads a document of JSON.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`] when it is not there.
-    pub async fn get(&self, url: &Url, bearer: Option<&str>) -> Result<Value, Fault> {
-        let unfit = |_| Fault::Unavailable("the request cannot be made".to_owned());
+    /// When it is not there, or is another than is looked for.
+    pub async fn get<T: DeserializeOwned>(&self, url: &Url, bearer: Option<&str>) -> Result<T, Unanswered> {
         let mut request = axum::http::Request::get(url.as_str()).header("accept", "application/json");
         if let Some(bearer) = bearer {
             request = request.header("authorization", format!("Bearer {bearer}"));
         }
-        let answer = self.send(request.body(Vec::new()).map_err(unfit)?).await?;
-        if !answer.status().is_success() {
-            let (host, status) = (url.host_str().unwrap_or_default(), answer.status());
-            return Err(Fault::Unavailable(format!("{host} answers {status}")));
+        let request = request
+            .body(Vec::new())
+            .map_err(|_| "the request cannot be made")?;
+        let answer = self.send(request).await?;
+        let host = url.host_str().unwrap_or_default();
+        if answer.status() != StatusCode::OK {
+            return Err(Unanswered(format!("{host} answers {}", answer.status())));
         }
+        // What is wrong with it is not told: it may be about a person.
         serde_json::from_slice(answer.body())
-            .map_err(|_| Fault::Unavailable("the answer is not JSON".to_owned()))
+            .map_err(|_| Unanswered(format!("the answer of {host} cannot be read")))
+    }
+
+    /// Reads what an issuer says about itself (OpenID Connect Discovery 1.0).
+    ///
+    /// # Errors
+    /// When it is not there, or is that of another issuer.
+    pub async fn discover<T: DeserializeOwned>(&self, issuer: &str) -> Result<T, Unanswered> {
+        #[derive(Deserialize)]
+        struct Said {
+            issuer: String,
+        }
+        let unfit = |problem| Unanswered(format!("the issuer {problem}"));
+        let said: Value = self.get(&discovery(issuer).map_err(unfit)?, None).await?;
+        match Said::deserialize(&said) {
+            Ok(it) if it.issuer == issuer => {
+                T::deserialize(said).map_err(|_| "what it says about itself cannot be used".into())
+            }
+            _ => Err("what it says about itself is of another issuer".into()),
+        }
     }
 }
 
+/// Where an issuer says what it is.
+///
+/// # Errors
+/// What is wrong with the issuer, as the end of a sentence.
+pub(super) fn discovery(issuer: &str) -> Result<Url, &'static str> {
+    let base = issuer.trim_end_matches('/');
+    address(&format!("{base}/.well-known/openid-configuration"))
+}
+
 impl<'c> AsyncHttpClient<'c> for Outbound {
-    type Error = Fault;
-    type Future = BoxFuture<'c, Result<HttpResponse, Fault>>;
+    type Error = Unanswered;
+    type Future = BoxFuture<'c, Result<HttpResponse, Unanswered>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
