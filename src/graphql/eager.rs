@@ -34,7 +34,7 @@ pub struct EagerList<L>(pub L);
 pub type Record<T> = Eager<Arc<T>>;
 
 /// Data of a request: no object of its answer has a field twice, so nothing will have to be merged with what has become
-/// JSON. Without it an answer stays a tree.
+/// JSON. Without it an answer stays a tree. JSON is held as `Value::Binary`, which only [`write`] knows to be that.
 #[derive(Debug, Clone, Copy)]
 pub struct Distinct;
 
@@ -201,15 +201,21 @@ async fn join<'a>(
                 values.push(value);
             }
         } else {
-            let mut at = 0;
-            while let Some((place, future)) = waiting.get_mut(at) {
-                match future.as_mut().poll(cx)? {
-                    Poll::Ready(value) => {
-                        values[*place] = value;
-                        drop(waiting.swap_remove(at));
-                    }
-                    Poll::Pending => at += 1,
+            // In their order: a loader hands itself on from one who waits to the next, who must still be ahead.
+            let mut failed = None;
+            waiting.retain_mut(|(place, future): &mut (usize, BoxFuture<'_, _>)| {
+                if failed.is_some() {
+                    return true;
                 }
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(Ok(value)) => values[*place] = value,
+                    Poll::Ready(Err(error)) => failed = Some(error),
+                    Poll::Pending => return true,
+                }
+                false
+            });
+            if let Some(error) = failed {
+                return Poll::Ready(Err(error));
             }
         }
         match waiting.is_empty() {
@@ -278,11 +284,14 @@ fn write_object<'a, V: std::borrow::Borrow<Value>>(
         if at > 0 {
             json.push(b',');
         }
-        // A name has nothing in it that JSON would have escaped.
-        json.push(b'"');
-        json.extend_from_slice(name.as_bytes());
-        json.extend_from_slice(b"\":");
+        // Of a field the name is plain, but what a scalar has in it may be called anything.
+        write_text(name, json);
+        json.push(b':');
         write(value.borrow(), json);
     }
     json.push(b'}');
+}
+
+fn write_text(text: &str, json: &mut Vec<u8>) {
+    serde_json::to_writer(json, text).expect("memory takes what is written");
 }

@@ -175,7 +175,7 @@ fn member(body: &mut Vec<u8>, name: &str, value: &impl Serialize) {
 fn write(body: &mut Vec<u8>, value: &impl Serialize) {
     let start = body.len();
     if let Err(error) = serde_json::to_writer(&mut *body, value) {
-        // Only a value that is no JSON (bytes, for one) leads here: a mistake in a resolver.
+        // Only what JSON has no form for leads here: a mistake in a resolver.
         tracing::error!(%error, "an answer could not be written");
         body.truncate(start);
         body.extend_from_slice(b"null");

@@ -123,6 +123,33 @@ async fn the_nested_page_costs_six_statements_in_three_round_trips() {
 }
 
 #[tokio::test]
+async fn a_page_whose_records_have_not_all_the_same_costs_as_much_as_one_whose_records_have() {
+    counter::install();
+    let client = TestApp::new().await.tenant().await;
+    // Each has another company, and some have none, the last and the first of the page among them: they are done early.
+    for number in 0..24 {
+        let company = match number % 3 {
+            0 => None,
+            _ => Some(client.company(&format!("Company {number}")).await),
+        };
+        let contact = client
+            .contact(json!({ "name": format!("Contact {number}"), "companyId": company }))
+            .await;
+        client
+            .deal(json!({ "name": format!("Deal {number}"), "contactId": contact }))
+            .await;
+    }
+    for page in ["first: 100", "first: 6", "last: 6"] {
+        let document = format!(
+            "{{ deals({page}, orderBy: {{ field: CREATED_AT, direction: ASC }}) {{ nodes {{
+                 contact {{ company {{ name contacts(first: 1) {{ nodes {{ name }} }} }} }} }} }} }}"
+        );
+        let counts = cost(&client, &document, json!({})).await;
+        assert_cost(&counts, 5, 4);
+    }
+}
+
+#[tokio::test]
 async fn interactions_of_the_deals_themselves_are_one_statement_too() {
     let (_app, client) = seeded().await;
     let document = "{ deals(first: 20) { nodes { name stage { name } contact { name company { name } }
