@@ -74,6 +74,9 @@ enum UsersCommand {
         /// The address that they sign in with
         #[arg(long)]
         email: String,
+        /// Also take away one that was set up since the last time, while audit trails do not tell of that yet
+        #[arg(long)]
+        again: bool,
     },
     /// Forget by what name a provider knows somebody, whom it calls by another since, and end all their sessions: their
     /// address links them again. Make sure before that it is still the same person
@@ -185,8 +188,8 @@ fn run() -> Result<(), String> {
                 migrate::verify_isolation(&db).await?;
                 let hub = events::Hub::new(db.clone(), config.pace);
                 let done = match command {
-                    UsersCommand::ResetSecondFactor { email } => {
-                        mfa::reset_second_factor(&db, &hub, &email).await?
+                    UsersCommand::ResetSecondFactor { email, again } => {
+                        mfa::reset_second_factor(&db, &hub, &email, again).await?
                     }
                     UsersCommand::Unlink { email, provider } => {
                         providers::unlink(&db, &hub, &email, &provider).await?

@@ -32,8 +32,9 @@ use uuid::Uuid;
 use crate::api_keys::introspect;
 use crate::sessions::Subscriber;
 use crate::support::app::{config, database_url};
+use crate::support::mail;
 use crate::support::provider::Deaf;
-use crate::support::recipes::{PASSWORD, refusals, signed_up};
+use crate::support::recipes::{PASSWORD, fail_trail, is_waited_for, refusals, signed_up};
 use crate::support::wire::Wire;
 use crate::support::{Client, TestApp};
 
@@ -906,6 +907,68 @@ async fn a_person_is_found_by_their_address_once_and_then_known_by_their_name_at
         kinds,
         [linked, linked, linked, unlinked, linked, by_operator, linked]
     );
+}
+
+#[tokio::test]
+async fn who_is_unlinked_at_this_moment_is_not_linked_anew_by_an_address_that_nobody_has_verified() {
+    let issuer = Issuer::start().await;
+    let app = issuer.app().await;
+    let grace = signed_up(&app, "unlinked-meanwhile").await;
+    let email = email_of(&grace).await;
+    assert!(app.identified(&issuer.token(&email)).await.is_ok());
+    let unverified = || {
+        let mut claims = issuer.claims(&email);
+        claims["email_verified"] = json!(false);
+        issuer.sign(&claims)
+    };
+    let mut superuser = app.superuser().await;
+    let long_ago = "UPDATE linked_identities SET last_used_at = now() - interval '2 hours' WHERE email = $1";
+    superuser.execute(long_ago, &[&email]).await.unwrap();
+    assert!(app.identified(&unverified()).await.is_ok());
+    let just_now =
+        "SELECT FROM linked_identities WHERE email = $1 AND last_used_at > now() - interval '1 hour'";
+    assert_eq!(superuser.execute(just_now, &[&email]).await.unwrap(), 1);
+    superuser.execute(long_ago, &[&email]).await.unwrap();
+    let unlinking = superuser.transaction().await.unwrap();
+    let unlink = "DELETE FROM linked_identities WHERE email = $1";
+    assert_eq!(unlinking.execute(unlink, &[&email]).await.unwrap(), 1);
+    let token = unverified();
+    let (found, ()) = tokio::join!(app.identified(&token), async {
+        is_waited_for(&app, &unlinking).await;
+        unlinking.commit().await.unwrap();
+    });
+    assert_eq!(code(&found), "UNAUTHENTICATED");
+    let linked = grace.query("{ linkedIdentities { provider } }", json!({})).await;
+    assert_eq!(linked["linkedIdentities"], json!([]));
+    let told = json!({ "by": "trusted-issuer", "reason": "CHANGED_MEANWHILE" });
+    assert_eq!(refusals(&app, &grace, 1).await, [told]);
+}
+
+#[tokio::test]
+async fn a_trail_that_fails_keeps_nobody_out_and_no_other_from_hearing_of_a_link() {
+    let issuer = Issuer::start().await;
+    let app = TestApp::on(mail::database("untold_link").await, issuer.trusted()).await;
+    let grace = signed_up(&app, "linked-untold").await;
+    let email = email_of(&grace).await;
+    let (second, third) = (app.tenant().await, app.tenant().await);
+    for tenant in [&second, &third] {
+        let input = json!({ "name": "Grace", "email": email, "password": PASSWORD, "role": "VIEWER" });
+        tenant
+            .mutate("createUser", "CreateUserInput", "user { id }", input)
+            .await;
+    }
+    fail_trail(&app, &second).await;
+    for _ in 0..2 {
+        let found = app.identified(&issuer.token(&email)).await.unwrap();
+        assert_eq!(found.viewer().user_id, grace.viewer().user_id);
+    }
+    let linked = "SELECT count(*) FROM audit_entries WHERE tenant_id::text = $1 AND kind = 'LINKED'";
+    let superuser = app.superuser().await;
+    for (tenant, expected) in [(&grace, 1), (&second, 0), (&third, 1)] {
+        let tenant = tenant.viewer().tenant_id.to_string();
+        let row = superuser.query_one(linked, &[&tenant]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), expected);
+    }
 }
 
 #[tokio::test]

@@ -312,12 +312,13 @@ pub struct Reset {
 }
 
 /// Takes the second factor away of who signs in with an address, in lower case, ends their sessions in every tenant, and
-/// writes down that these are to be told. When some are still to be told of the last time, nothing is taken away. Answers
-/// nothing when there is no such account, or it has no second factor.
+/// writes down that these are to be told. When some are still to be told of the last time, nothing is taken away, unless
+/// it is to be taken away `again`: what was set up since then goes too, and who has not been told is told once of both.
+/// Answers nothing when there is no such account, or nobody to be told and no second factor.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn reset(db: &Database, email: &str) -> Result<Option<Reset>> {
+pub async fn reset(db: &Database, email: &str, again: bool) -> Result<Option<Reset>> {
     let reset = write(db, async |conn| {
         let account = accounts::table
             .filter(accounts::email.eq(email))
@@ -327,14 +328,9 @@ pub async fn reset(db: &Database, email: &str) -> Result<Option<Reset>> {
             return Ok(None);
         };
         let untold = users_untold(conn, account).await?;
-        if !untold.is_empty() {
-            return Ok(Some(Reset {
-                is_new: false,
-                untold,
-            }));
-        }
-        if !take_away(conn, account).await? {
-            return Ok(None);
+        let is_new = (again || untold.is_empty()) && take_away(conn, account).await?;
+        if !is_new {
+            return Ok((!untold.is_empty()).then_some(Reset { is_new, untold }));
         }
         super::end_sessions(conn, account, None).await?;
         let mark =
@@ -342,7 +338,7 @@ pub async fn reset(db: &Database, email: &str) -> Result<Option<Reset>> {
                 .bind::<SqlUuid, _>(account);
         mark.execute(&mut &*conn).await?;
         Ok(Some(Reset {
-            is_new: true,
+            is_new,
             untold: users_untold(conn, account).await?,
         }))
     });

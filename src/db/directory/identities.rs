@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::{Account, Membership, admitted, as_directory, read, write};
@@ -305,17 +305,7 @@ pub async fn link(
     now: DateTime<Utc>,
 ) -> Result<Linked> {
     let linked = write(db, async |conn| {
-        let used = async || {
-            let used = statement(
-                "UPDATE linked_identities SET last_used_at = ? WHERE issuer = ? AND subject = ? AND account_id = ?",
-            )
-            .bind::<Timestamptz, _>(now)
-            .bind::<Text, _>(&identity.issuer)
-            .bind::<Text, _>(&identity.subject)
-            .bind::<SqlUuid, _>(identity.account_id);
-            diesel::QueryResult::Ok(used.execute(&mut &*conn).await? == 1)
-        };
-        if used().await? {
+        if used(conn, identity, now).await? {
             return Ok(Linked::Before);
         }
         let insert = statement(
@@ -338,12 +328,35 @@ pub async fn link(
             return Ok(Linked::Now);
         }
         // Somebody else may have done the same a moment ago.
-        Ok(match used().await? {
+        Ok(match used(conn, identity, now).await? {
             true => Linked::Before,
             false => Linked::Refused,
         })
     });
     linked.await
+}
+
+/// Writes down that an identity was used again. Answers whether it is linked to its account still; it is not linked anew.
+///
+/// # Errors
+/// When the database fails.
+pub async fn use_again(db: &Database, identity: &Identity, now: DateTime<Utc>) -> Result<bool> {
+    write(db, async |conn| Ok(used(conn, identity, now).await?)).await
+}
+
+async fn used(
+    conn: &AsyncPgConnection,
+    identity: &Identity,
+    now: DateTime<Utc>,
+) -> diesel::QueryResult<bool> {
+    let used = statement(
+        "UPDATE linked_identities SET last_used_at = ? WHERE issuer = ? AND subject = ? AND account_id = ?",
+    )
+    .bind::<Timestamptz, _>(now)
+    .bind::<Text, _>(&identity.issuer)
+    .bind::<Text, _>(&identity.subject)
+    .bind::<SqlUuid, _>(identity.account_id);
+    Ok(used.execute(&mut &*conn).await? == 1)
 }
 
 /// By whom else the account of a tenant's user is known, in the order in which they were linked.

@@ -77,8 +77,17 @@ pub async fn identify(refusals: &Refusals, proved: Proved, origin: &Origin) -> R
             email: proved.email,
             account_id: account.id,
         };
-        match identities::link(db, &identity, &account, Sureness::TheirSide, now).await? {
-            Linked::Now => providers::tell_of_link(db, refusals.hub(), origin, &identity).await?,
+        let linked = match known {
+            Some(_) if identities::use_again(db, &identity, now).await? => Linked::Before,
+            // Unlinked a moment ago. They were not asked for a verified address, so they are not linked anew.
+            Some(_) => {
+                tell(account.id, Reason::ChangedMeanwhile);
+                return Ok(None);
+            }
+            None => identities::link(db, &identity, &account, Sureness::TheirSide, now).await?,
+        };
+        match linked {
+            Linked::Now => providers::tell_of_link(db, refusals.hub(), origin, &identity).await,
             Linked::Before => {}
             Linked::Refused => {
                 tell(account.id, Reason::LinkedToAnother);

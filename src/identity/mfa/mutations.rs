@@ -771,17 +771,23 @@ pub(in crate::identity) async fn require_of_all(work: &Work) -> Result<Vec<Revoc
 /// of a tenant, or who belongs to several. Answers what to tell the operator, who has made sure that it is they who ask.
 ///
 /// It is taken away everywhere at once, and each trail is a transaction of its own; whom it could not tell, the next call
-/// does, before it takes anything away again.
+/// does, and it takes nothing else away then. Only who asks for it `again` takes away what was set up since, whether or not
+/// all trails tell of the last time: one that keeps failing must not make a second factor one that nobody can reset.
 ///
 /// # Errors
 /// A sentence for the operator: also when nothing was there to be taken away, and when a trail does not tell of it yet.
-pub async fn reset_second_factor(db: &Database, hub: &Arc<Hub>, email: &str) -> Result<String, String> {
+pub async fn reset_second_factor(
+    db: &Database,
+    hub: &Arc<Hub>,
+    email: &str,
+    again: bool,
+) -> Result<String, String> {
     let told = |error: Error| {
         tracing::error!(?error, "a second factor cannot be reset");
         error.message()
     };
     let email = email.trim().to_lowercase();
-    let reset = factors::reset(db, &email).await.map_err(told)?;
+    let reset = factors::reset(db, &email, again).await.map_err(told)?;
     let factors::Reset { is_new, untold } = reset
         .ok_or_else(|| format!("nobody signs in with {email} and a second factor: nothing is changed"))?;
     let (mut noted, mut missing) = (0, Vec::new());
@@ -796,7 +802,9 @@ pub async fn reset_second_factor(db: &Database, hub: &Arc<Hub>, email: &str) -> 
     }
     if !missing.is_empty() {
         return Err(format!(
-            "the second factor is taken away, but these trails do not tell of it yet: {}. Run this again",
+            "the second factor {} taken away, but these trails do not tell of it yet: {}. Run this again, which takes \
+             nothing else away; should there be another second factor since that is to go, with --again",
+            if is_new { "is" } else { "had been" },
             missing.join(", ")
         ));
     }

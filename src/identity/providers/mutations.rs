@@ -140,28 +140,47 @@ async fn complete(ctx: &Context<'_>, input: CompleteProviderSignInInput) -> Resu
     if matches!(admitted, Admitted::SignedIn(_)) {
         let linked = identities::link(db, &proof.identity, &account, Sureness::BothSides, Utc::now());
         if linked.await? == Linked::Now {
-            tell_of_link(db, session.hub(), session.origin(), &proof.identity).await?;
+            tell_of_link(db, session.hub(), session.origin(), &proof.identity).await;
         }
     }
     note_use(session, &proof.identity, &membership).await?;
     Ok(admitted)
 }
 
-/// Each tenant's history tells of it. It has been done by now, whatever becomes of that.
+/// Each tenant's history tells of it. It has been done by now, whatever becomes of that: a history that fails is told to
+/// the log, and keeps neither the others from hearing of it nor the person from coming in.
 pub(in crate::identity) async fn tell_of_link(
     db: &Database,
     hub: &Arc<Hub>,
     origin: &Origin,
     identity: &identities::Identity,
-) -> Result<()> {
-    for membership in people::users_of(db, identity.account_id).await? {
-        let mut work = begin(db, hub, origin, &membership).await?;
-        let detail = json!({ "provider": identity.provider });
-        work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
-        let position = work.append().await?;
-        work.commit(position).await?;
+) {
+    let users = match people::users_of(db, identity.account_id).await {
+        Ok(users) => users,
+        Err(error) => return untold(&error),
+    };
+    for membership in users {
+        let told = record_link(db, hub, origin, identity, &membership).await;
+        told.unwrap_or_else(|error| untold(&error));
     }
-    Ok(())
+}
+
+fn untold(error: &Error) {
+    tracing::error!(target: "security", ?error, "a history does not tell that somebody was linked to a provider");
+}
+
+async fn record_link(
+    db: &Database,
+    hub: &Arc<Hub>,
+    origin: &Origin,
+    identity: &identities::Identity,
+    membership: &Membership,
+) -> Result<()> {
+    let mut work = begin(db, hub, origin, membership).await?;
+    let detail = json!({ "provider": identity.provider });
+    work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
+    let position = work.append().await?;
+    work.commit(position).await
 }
 
 /// The trail of the tenant tells by whom the first factor was shown.

@@ -626,3 +626,30 @@ pub async fn refusals(app: &TestApp, of: &Client, count: usize) -> Vec<Value> {
     let found = tokio::time::timeout(std::time::Duration::from_secs(30), found).await;
     found.expect("the trail tells of it")
 }
+
+/// Lets the audit trail of a tenant fail, until `DROP TRIGGER fail ON audit_entries`: in a database of the test's own.
+pub async fn fail_trail(app: &TestApp, of: &Client) {
+    let fail = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON audit_entries FOR EACH ROW
+           WHEN (NEW.tenant_id = '{}') EXECUTE FUNCTION fail()",
+        of.viewer().tenant_id
+    );
+    app.superuser().await.batch_execute(&fail).await.unwrap();
+}
+
+/// Waits until somebody waits for a row that a transaction has changed or locked.
+pub async fn is_waited_for(app: &TestApp, transaction: &tokio_postgres::Transaction<'_>) {
+    let pid = transaction.query_one("SELECT pg_backend_pid()", &[]).await;
+    let pid: i32 = pid.unwrap().get(0);
+    let others = app.superuser().await;
+    let waits = "SELECT FROM pg_locks l JOIN pg_locks h ON l.transactionid = h.transactionid
+                  WHERE NOT l.granted AND h.granted AND h.pid = $1";
+    let waiting = async {
+        while others.execute(waits, &[&pid]).await.unwrap() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await;
+    waited.expect("somebody waits");
+}
