@@ -34,7 +34,7 @@ pub struct EagerList<L>(pub L);
 pub type Record<T> = Eager<Arc<T>>;
 
 /// Data of a request: no object of its answer has a field twice, so nothing will have to be merged with what has become
-/// JSON. Without it an answer stays a tree. JSON is held as `Value::Binary`, which only [`write`] knows to be that.
+/// JSON. Without it an answer stays a tree. JSON is held as `Value::Binary`, which only [`write()`] knows to be that.
 #[derive(Debug, Clone, Copy)]
 pub struct Distinct;
 
