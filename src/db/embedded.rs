@@ -249,8 +249,7 @@ struct Server {
     log: PathBuf,
     socket_dir: PathBuf,
     settings: Vec<String>,
-    /// Held, not read: the operating system gives the folder free when this closes.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Server {
@@ -844,8 +843,18 @@ fn make_socket_dir(name: &str, owner: Owner) -> Result<PathBuf> {
     Err(EmbeddedError::NoSocketFolder)
 }
 
+/// A folder that this process has taken.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would not do: a process that another thread is starting at this moment has it open too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the folder for this process. The operating system gives it free when the process ends, in whatever way.
-fn take_lock(data_dir: &Path) -> Result<File> {
+fn take_lock(data_dir: &Path) -> Result<Lock> {
     let path = data_dir.join("lock");
     let file = OpenOptions::new()
         .read(true)
@@ -867,7 +876,7 @@ fn take_lock(data_dir: &Path) -> Result<File> {
                 file.set_len(0).and_then(|()| file.write_all(note.as_bytes())),
                 || format!("writing {}", path.display()),
             )?;
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(fs::TryLockError::WouldBlock) => {
             let mut note = String::new();
