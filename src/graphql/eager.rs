@@ -1,4 +1,4 @@
-//! Objects in answers, resolved for a fraction of what the executor's own way costs.
+//! Objects in answers, resolved for less than the executor's own way costs.
 //!
 //! The executor makes a future for every field of every object of an answer before it asks the first of them, keeps all
 //! of them until the last is done, and builds a tree that is written as JSON afterwards. But most fields are there at
