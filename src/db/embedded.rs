@@ -1053,6 +1053,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_folder_is_free_at_once_though_a_process_has_its_lock_open_still() {
+        let folder = std::env::temp_dir().join(format!("dealstream-lock-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let lock = take_lock(&folder).unwrap();
+        // As a process has it between its fork and its exec.
+        let copy = lock.0.try_clone().unwrap();
+        assert!(matches!(take_lock(&folder), Err(EmbeddedError::InUse { .. })));
+        drop(lock);
+        drop(take_lock(&folder).unwrap());
+        drop(copy);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn versions_are_read_as_the_programs_print_them() {
         assert_eq!(
             major_in("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"),

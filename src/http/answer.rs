@@ -7,7 +7,6 @@ use std::io::Write;
 
 use async_graphql::{ErrorExtensionValues, Response, ServerError, Value};
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::headers::RequestId;
 use crate::auth::throttle::Balance;
@@ -114,7 +113,8 @@ pub fn executed(mut response: Response, cost: Option<Cost>, id: &RequestId, most
     let mut body = Vec::with_capacity(1024);
     body.push(b'{');
     if !response.errors.is_empty() {
-        member(&mut body, "errors", &response.errors);
+        body.extend_from_slice(b"\"errors\":");
+        write(&mut body, &response.errors);
     }
     if refused.is_none() {
         comma(&mut body);
@@ -164,21 +164,13 @@ fn comma(body: &mut Vec<u8>) {
     }
 }
 
-fn member(body: &mut Vec<u8>, name: &str, value: &impl Serialize) {
-    comma(body);
-    body.push(b'"');
-    body.extend_from_slice(name.as_bytes());
-    body.extend_from_slice(b"\":");
-    write(body, value);
-}
-
-fn write(body: &mut Vec<u8>, value: &impl Serialize) {
+fn write(body: &mut Vec<u8>, errors: &[ServerError]) {
     let start = body.len();
-    if let Err(error) = serde_json::to_writer(&mut *body, value) {
-        // Only what JSON has no form for leads here: a mistake in a resolver.
-        tracing::error!(%error, "an answer could not be written");
+    if let Err(error) = serde_json::to_writer(&mut *body, errors) {
+        // Only what JSON has no form for leads here: a mistake in what an error was extended by.
+        tracing::error!(%error, "errors could not be written");
         body.truncate(start);
-        body.extend_from_slice(b"null");
+        body.extend_from_slice(b"[]");
     }
 }
 
