@@ -7,7 +7,7 @@ use dealstream::db::id::{read_id, write_id};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::recipes::Records;
+use crate::support::recipes::{Records, SEARCHES};
 use crate::support::{Client, TestApp};
 
 /// Every record of every kind within a scope.
@@ -574,7 +574,6 @@ async fn without_being_told_whose_records_it_sees_the_confined_role_sees_none() 
         "deal_stage_changes",
         "interactions",
     ];
-    let searches = ["search_contacts('%')", "search_companies('%')"];
     for (setting, sees) in [("", false), ("''", false), ("'{}'", false), ("'ALL'", true)] {
         client
             .batch_execute(&format!(
@@ -588,7 +587,7 @@ async fn without_being_told_whose_records_it_sees_the_confined_role_sees_none() 
                 .await
                 .unwrap();
         }
-        for from in tables.iter().chain(&searches) {
+        for from in tables.iter().chain(&SEARCHES) {
             let row = client
                 .query_one(&format!("SELECT count(*) > 0 FROM {from}"), &[])
                 .await

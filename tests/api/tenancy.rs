@@ -12,7 +12,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::app::config;
-use crate::support::recipes::{self, Place, Records};
+use crate::support::recipes::{self, Place, Records, SEARCHES};
 use crate::support::{Client, TestApp};
 
 /// The comparison that every policy makes, as PostgreSQL writes it.
@@ -315,7 +315,7 @@ async fn what_runs_with_the_owners_rights_is_known_and_cannot_be_misled() {
                      WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef";
     assert_eq!(
         found(&app, definers).await,
-        set(&["search_companies", "search_contacts"])
+        set(&SEARCHES.map(|search| search.trim_end_matches("('%')")))
     );
     // Without pg_temp at the end, temporary objects come first, and a caller could put one in a table's place.
     let misled = "SELECT p.proname::text FROM pg_proc p
@@ -361,7 +361,7 @@ async fn without_a_tenant_the_runtime_role_sees_nothing_and_adds_nothing() {
             assert!(all > 0, "the test fills {table}");
             assert_eq!(seen, 0, "{table}");
         }
-        for search in ["search_contacts('%')", "search_companies('%')"] {
+        for search in SEARCHES {
             let found = client
                 .query(&format!("SELECT {search}::text"), &[])
                 .await
@@ -578,6 +578,40 @@ async fn a_search_finds_nothing_of_another_tenant() {
         );
         assert_eq!(own[list]["totalCount"], 1);
         assert_ne!(own[list]["nodes"], other[list]["nodes"]);
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_row_leads_to_it_and_gives_no_right_to_it() {
+    let app = TestApp::new().await;
+    let (own, other) = (app.tenant().await, app.tenant().await);
+    for client in [&own, &other] {
+        client.company("Placed").await;
+        client.contact(json!({ "name": "Placed" })).await;
+    }
+    let (own, other) = (own.viewer().tenant_id, other.viewer().tenant_id);
+    let client = app.superuser().await;
+    for table in ["companies", "contacts"] {
+        let place = format!("SELECT ctid::text FROM {table} WHERE tenant_id = '{other}'");
+        let place: String = client.query_one(&place, &[]).await.unwrap().get(0);
+        client
+            .batch_execute(&format!("SET ROLE dealstream_app; SET app.tenant_id = '{own}'"))
+            .await
+            .unwrap();
+        let found = format!("SELECT (SELECT count(*) FROM {table} WHERE ctid = ANY (ARRAY['{place}'::tid])),
+                                    (SELECT count(*) FROM find_{table}('%placed%')),
+                                    (SELECT count(*) FROM find_{table}('%placed%') f
+                                       JOIN {table} r ON r.ctid = f.place AND r.id = f.id AND r.name = f.name)");
+        let row = client.query_one(&found, &[]).await.unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|column| row.get::<_, i64>(column)),
+            [0, 1, 1],
+            "{table}"
+        );
+        client
+            .batch_execute("RESET ROLE; RESET app.tenant_id")
+            .await
+            .unwrap();
     }
 }
 

@@ -17,6 +17,14 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, TestApp};
 
+/// What runs with the owner's rights, of which each must keep to the tenant and to the reach by itself.
+pub const SEARCHES: [&str; 4] = [
+    "find_companies('%')",
+    "find_contacts('%')",
+    "search_companies('%')",
+    "search_contacts('%')",
+];
+
 /// The schema by the names of its types.
 pub struct Sdl(HashMap<String, TypeDefinition>);
 

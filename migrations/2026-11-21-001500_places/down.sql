@@ -1,0 +1,1 @@
+DROP FUNCTION find_contacts(text), find_companies(text);
