@@ -78,23 +78,18 @@ struct Lines {
     out: Out,
 }
 
-/// The values of a span or of an event.
+/// The values of a span or of an event as they came: [`Lines`] alone has them, and scrubs what it writes. In most spans
+/// nothing is logged.
 #[derive(Default)]
 struct Values(Vec<(&'static str, Value)>);
 
-impl Values {
-    fn text(&mut self, field: &Field, text: &str) {
-        self.0.push((field.name(), Value::from(fit(text))));
-    }
-}
-
 impl Visit for Values {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, &format!("{value:?}"));
+        self.0.push((field.name(), Value::from(format!("{value:?}"))));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
+        self.0.push((field.name(), Value::from(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -120,7 +115,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id) {
-            let mut values = Values::default();
+            let mut values = Values(Vec::with_capacity(attributes.values().len()));
             attributes.record(&mut values);
             span.extensions_mut().insert(values);
         }
@@ -146,6 +141,11 @@ where
             }
         }
         event.record(&mut all);
+        for (_, value) in &mut all.0 {
+            if let Value::String(text) = value {
+                *text = fit(text);
+            }
+        }
         let mut line = match self.format {
             LogFormat::Json => json(event.metadata(), all.0),
             LogFormat::Text => text(event.metadata(), all.0, self.colours),
@@ -347,6 +347,39 @@ mod tests {
         assert_eq!(line["context"], context);
         let moment = line["timestamp"].as_str().expect("it is there");
         assert!(chrono::DateTime::parse_from_rfc3339(moment).is_ok() && moment.ends_with('Z'));
+    }
+
+    #[test]
+    fn values_of_spans_are_scrubbed_and_made_to_fit_as_those_of_events_are() {
+        let evil = "bob@acme.example\nforged\u{202e}";
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let lines = logged(format, || {
+                let span = tracing::info_span!(
+                    "outer",
+                    address = "ada@acme.example",
+                    phone = Some("+4930123456"),
+                    token = ?"eyJ0",
+                    shown = %evil,
+                );
+                span.in_scope(|| {
+                    let span = tracing::info_span!("inner", later = tracing::field::Empty);
+                    span.record("later", evil);
+                    span.record("later", "x ".repeat(LETTERS));
+                    span.in_scope(|| tracing::info!("of eve@acme.example"));
+                    span.in_scope(|| tracing::info!(again = "eve@acme.example", "again"));
+                });
+            });
+            assert_eq!(lines.len(), 2, "{lines:?}");
+            for line in &lines {
+                for secret in ["acme", "4930", "eyJ", "\u{202e}"] {
+                    assert!(!line.contains(secret), "{secret}: {line}");
+                }
+                for name in ["address", "phone", "token", "shown", "later"] {
+                    assert!(line.contains(name), "{name}: {line}");
+                }
+                assert!(line.contains(BLOT) && line.len() < 2 * LETTERS, "{line}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderMap;
 use tracing::Span;
+use uuid::Uuid;
 
 use super::headers::RequestId;
 use super::{Backend, Http};
@@ -18,22 +19,16 @@ pub(super) fn span<B: Backend>(
     headers: Option<&HeaderMap>,
     id: &RequestId,
 ) -> Span {
-    let span = tracing::info_span!(
+    let (tenant, user) = viewer.map(|viewer| http.backend.identity(viewer)).unzip();
+    let [tenant_text, user_text] = &mut [Uuid::encode_buffer(); 2];
+    tracing::info_span!(
         "operation",
         request_id = id.as_str(),
         trace_id = headers.and_then(trace_id),
         operation = prepared.operation_name().map(short),
-        tenant = tracing::field::Empty,
-        user = tracing::field::Empty,
-    );
-    if let Some(viewer) = viewer
-        && !span.is_disabled()
-    {
-        let (tenant, user) = http.backend.identity(viewer);
-        span.record("tenant", tracing::field::display(tenant));
-        span.record("user", tracing::field::display(user));
-    }
-    span
+        tenant = tenant.map(|id| &*id.hyphenated().encode_lower(tenant_text)),
+        user = user.map(|id| &*id.hyphenated().encode_lower(user_text)),
+    )
 }
 
 /// A name has letters, digits and underscores, or the document would not have been taken.
