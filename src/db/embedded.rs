@@ -346,6 +346,9 @@ impl Server {
         {
             command.arg("-c").arg(setting);
         }
+        // glibc gives memory back to the system as soon as 128 KB are free, and a search, among others, would give it back
+        // and ask for it again each time: page faults that cost more than the mebibyte that a process now may keep.
+        command.env("MALLOC_TOP_PAD_", "1048576");
         let said_to = doing(log.try_clone(), || "sharing the log".into())?;
         command.stdout(said_to).stderr(log);
         end_with_this_thread(&mut command, Signal::INT);
