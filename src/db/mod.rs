@@ -2,7 +2,8 @@
 //!
 //! 1. A connection is taken here only: a [`session::Snapshot`] to read, a [`session::Transaction`] to write, each of one
 //!    tenant, and [`directory`] for the little that happens before a tenant is known.
-//! 2. The tenant is set by `SET LOCAL` in the message that begins the transaction, nowhere else.
+//! 2. The tenant is set by `SET LOCAL` in the message that begins the transaction, nowhere else. The same message ends the
+//!    read that had the connection before, if that is still [open](warm).
 //! 3. Reads take `&AsyncPgConnection`, so that queries polled together are pipelined; writes take `&Transaction`.
 //! 4. What runs for every request must be a cached statement: no `diesel::update`, no `sql_query` (see [`statement`]).
 
@@ -19,6 +20,7 @@ pub mod session;
 pub mod signing_keys;
 pub mod statement;
 pub mod text_enum;
+pub mod warm;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -26,13 +28,15 @@ use std::time::Duration;
 
 use self::reach::Sight;
 use crate::error::{Error, Result};
-use deadpool::managed::Object;
 use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
-use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, TransactionManager,
+};
 use fair::{Gate, Place};
 use futures::FutureExt;
 use uuid::Uuid;
+use warm::{Pooled, Warm};
 
 /// The role that serves requests: neither owner nor exempt from row-level security.
 pub const RUNTIME_ROLE: &str = "dealstream_app";
@@ -44,7 +48,7 @@ pub const DIRECTORY_ROLE: &str = "dealstream_directory";
 /// A connection of the pool, with its place among them.
 pub(crate) struct Connection {
     // Handed back first: whoever gets the place next finds it.
-    pooled: Object<AsyncDieselConnectionManager<AsyncPgConnection>>,
+    pooled: Pooled,
     _place: Place,
 }
 
@@ -62,10 +66,18 @@ impl DerefMut for Connection {
     }
 }
 
+impl Connection {
+    /// Leaves it, inside of the transaction of a read, for whoever comes next.
+    fn leave(self, warm: &Arc<Warm>) {
+        warm.leave(self.pooled);
+    }
+}
+
 /// The pool of connections to one PostgreSQL database.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<AsyncPgConnection>,
+    warm: Arc<Warm>,
     gate: Arc<Gate>,
     wait: Duration,
 }
@@ -78,11 +90,11 @@ impl std::fmt::Debug for Database {
 
 /// What every connection is told once, when it is opened.
 ///
-/// Generic plans, because `LIMIT $1` would otherwise be planned anew at each call; the rest are bounds, so that no
-/// statement and no forgotten transaction holds the database for ever.
+/// Generic plans, because `LIMIT $1` would otherwise be planned anew at each call. No notices, which nobody would read.
+/// The rest are bounds, so that no statement and no forgotten transaction holds the database for ever.
 fn connection_setup() -> String {
     format!(
-        "SET ROLE {RUNTIME_ROLE}; SET plan_cache_mode = force_generic_plan; SET statement_timeout = '30s'; \
+        "SET ROLE {RUNTIME_ROLE}; SET plan_cache_mode = force_generic_plan; SET client_min_messages = error; SET statement_timeout = '30s'; \
          SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; SET timezone = 'UTC'"
     )
 }
@@ -119,17 +131,23 @@ impl Database {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             pool,
+            warm: Arc::default(),
             gate: Gate::new(connections as usize),
             wait,
         })
     }
 
-    /// A connection for what is done before a tenant is known.
+    /// A connection for what is done before a tenant is known, outside of any transaction.
     pub(in crate::db) async fn connection(&self) -> Result<Connection> {
-        self.connection_of(None).await
+        let mut connection = self.connection_of(None).await?;
+        if warm::is_warm(&mut connection) {
+            AnsiTransactionManager::commit_transaction(&mut *connection).await?;
+        }
+        Ok(connection)
     }
 
-    /// The only place that takes a connection: of those that wait, each tenant gets its [share](fair).
+    /// The only place that takes a connection: of those that wait, each tenant gets its [share](fair). It may still be inside
+    /// of the transaction of a read that has [ended](warm).
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(in crate::db) async fn connection_of(&self, tenant: Option<Uuid>) -> Result<Connection> {
         let place = match tokio::time::timeout(self.wait, self.gate.enter(tenant)).await {
@@ -141,8 +159,12 @@ impl Database {
                 return Err(Error::Unavailable);
             }
         };
+        let pooled = match self.warm.take() {
+            Some(warm) => warm,
+            None => self.pool.get().await?,
+        };
         Ok(Connection {
-            pooled: self.pool.get().await?,
+            pooled,
             _place: place,
         })
     }
@@ -175,7 +197,8 @@ impl Database {
         conn.batch_execute("SELECT").await.map_err(Error::from)
     }
 
-    /// How many connections are open, and how many of these are free.
+    /// How many connections are open, and how many of these are free and in no transaction: one that a read has just left
+    /// is not counted until it is.
     pub fn pool_status(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size, status.available)

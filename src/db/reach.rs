@@ -130,7 +130,8 @@ impl Sight {
         }
     }
 
-    /// What is said in the message that begins a transaction.
+    /// What is said in the message that begins a transaction. The answer to it must be short, whatever is said: nobody
+    /// takes it from the wire before the answers to the queries behind it.
     pub(super) fn settings(&self) -> String {
         let tenant = self.tenant;
         let mut sql = format!("SET LOCAL app.tenant_id = '{tenant}'");
@@ -151,14 +152,14 @@ impl Sight {
         }
         if !of_teams.is_empty() {
             say(format_args!(
-                "; SELECT set_config(setting, seen.ids, true)
-                     FROM unnest('{{{}}}'::text[]) AS setting,
+                "; SELECT FROM unnest('{{{}}}'::text[]) AS setting,
                           (SELECT array_agg(id)::text AS ids FROM (
                               SELECT '{user}'::uuid AS id
                               UNION
                               SELECT theirs.user_id FROM team_members mine
                                 JOIN team_members theirs USING (tenant_id, team_id)
-                               WHERE mine.user_id = '{user}') AS people) AS seen",
+                               WHERE mine.user_id = '{user}') AS people) AS seen
+                    WHERE set_config(setting, seen.ids, true) IS NULL",
                 of_teams.join(",")
             ));
         }

@@ -1,52 +1,94 @@
 //! The tenant boundary: every statement about a tenant's data runs in a [`Snapshot`] or a [`Transaction`] of that tenant.
 //!
-//! Both set the tenant, and whose records are seen ([`super::reach`]), in the same message that begins their transaction, and PostgreSQL's policies do the rest. There is
-//! no way to a connection without one, and a connection that was dropped in the midst is thrown away by the pool.
+//! Both set the tenant, and whose records are seen ([`super::reach`]), in the same message that begins their transaction,
+//! and PostgreSQL's policies do the rest. There is no way to a connection without one, and a connection that was dropped in
+//! the midst is thrown away by the pool. One on which everything has been answered is [left to the next](super::warm) before
+//! the transaction ends; the message that begins theirs ends it.
 
-use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use diesel::QueryResult;
+use diesel::connection::TransactionDepthChange;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
-use std::sync::Arc;
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
 use tokio::sync::OnceCell;
-use tokio::task::JoinHandle;
+use tokio::task::unconstrained;
 use uuid::Uuid;
 
 use super::reach::Sight;
+use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
 use crate::error::{Error, Result};
 
-const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const WRITE: &str = "BEGIN";
+/// How a transaction begins on a connection that is in none.
+const BEGIN: &str = "BEGIN";
+/// How it begins where a read is still open that has [ended](super::warm). Of what kind it is must be said again: after a
+/// read that failed, PostgreSQL does not go on with one of the same kind.
+const FOLLOW: &str = "COMMIT AND CHAIN; SET TRANSACTION";
+
+const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const WRITE: &str = "ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// A connection inside a transaction of one tenant.
 struct Lease {
     connection: Arc<Connection>,
-    /// Answers when PostgreSQL has begun the transaction. Queries need not wait for it: they follow on the same wire.
-    begun: JoinHandle<diesel::QueryResult<()>>,
+    /// What PostgreSQL answers when it has begun the transaction. Queries need not wait for it: they follow on the same
+    /// wire. Nor is anybody woken by it: the driver keeps the answer, which is [short](Sight::settings), until it is asked for.
+    begun: Mutex<MaybeDone<BoxFuture<'static, QueryResult<()>>>>,
+    /// Whether every query has been answered.
+    complete: AtomicBool,
 }
 
 impl Lease {
-    async fn begin(db: &Database, begin: &'static str, sight: &Sight) -> Result<Self> {
+    async fn begin(db: &Database, kind: &str, sight: &Sight) -> Result<Self> {
         let mut connection = db.connection_of(Some(sight.tenant())).await?;
-        // diesel must know of the transaction, so that the pool discards the connection when we are dropped in its midst.
-        change_depth(&mut connection, TransactionDepthChange::IncreaseDepth)?;
+        let begin = if is_warm(&mut connection) {
+            FOLLOW
+        } else {
+            // diesel must know of the transaction, so that the pool discards the connection when we are dropped in its midst.
+            change_depth(&mut connection, TransactionDepthChange::IncreaseDepth)?;
+            BEGIN
+        };
         let connection = Arc::new(connection);
-        let mut started = {
+        let started = {
             let connection = connection.clone();
-            let sql = format!("{begin}; {}", sight.settings());
-            Box::pin(async move { (&mut &**connection).batch_execute(&sql).await })
+            let sql = format!("{begin} {kind}; {}", sight.settings());
+            // Unconstrained, so that an answer that is there is seen at once.
+            unconstrained(async move { (&mut &**connection).batch_execute(&sql).await })
         };
-        // The first poll puts the message on the wire, before any query can; its answer is awaited aside.
-        let begun = match futures::poll!(&mut started) {
-            std::task::Poll::Ready(Err(error)) => return Err(error.into()),
-            std::task::Poll::Ready(Ok(())) => tokio::spawn(async { Ok(()) }),
-            std::task::Poll::Pending => tokio::spawn(started),
+        let lease = Self {
+            connection,
+            begun: Mutex::new(maybe_done(Box::pin(started))),
+            complete: AtomicBool::new(false),
         };
-        Ok(Self { connection, begun })
+        // The first look puts the message on the wire, before any query can.
+        lease.has_begun()?;
+        Ok(lease)
+    }
+
+    /// Whether PostgreSQL has answered that it has begun the transaction, without waiting for it.
+    fn has_begun(&self) -> Result<bool> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = Pin::new(&mut *begun);
+        let _ = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match begun.output_mut() {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(refused)) => {
+                Err(std::mem::replace(refused, diesel::result::Error::BrokenTransactionManager).into())
+            }
+        }
     }
 
     /// Ends the transaction and hands the connection back to the pool, unless something about it failed.
     async fn end(self, commit: bool) -> Result<()> {
-        let begun = self.begun.await.map_err(Error::internal)?;
+        let mut begun = self.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (&mut begun).await;
+        let begun = Pin::new(&mut begun).take_output().unwrap_or(Ok(()));
         // A query that its waiter dropped may still hold the connection; then it cannot be used again.
         let mut connection = Arc::try_unwrap(self.connection).map_err(|_| Error::Unavailable)?;
         begun?;
@@ -67,13 +109,6 @@ impl std::ops::Deref for Shared {
 
     fn deref(&self) -> &AsyncPgConnection {
         &self.0
-    }
-}
-
-fn change_depth(connection: &mut Connection, change: TransactionDepthChange) -> Result<()> {
-    match AnsiTransactionManager::transaction_manager_status_mut(&mut **connection) {
-        TransactionManagerStatus::Valid(status) => Ok(status.change_transaction_depth(change)?),
-        TransactionManagerStatus::InError => Err(Error::Unavailable),
     }
 }
 
@@ -107,14 +142,33 @@ impl Snapshot {
             .get_or_try_init(|| Lease::begin(&self.db, READ, &self.sight));
         Ok(&Box::pin(begin).await?.connection)
     }
+
+    /// Says that everything that was asked has been answered, to the last row, and that nothing will be asked any more. The
+    /// connection is then left for the next as it is: PostgreSQL has nothing more to do on it. Who goes away earlier leaves
+    /// it, perhaps, with a query that runs for long, and nobody should have to wait behind that.
+    ///
+    /// # Errors
+    /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
+    pub fn complete(&self) -> Result<()> {
+        if let Some(lease) = self.lease.get() {
+            lease.complete.store(lease.has_begun()?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Snapshot {
-    /// Ends the transaction off the caller's path, so that no answer waits for a COMMIT that has nothing to commit.
+    /// Ends the transaction off the caller's path, so that no answer waits for a COMMIT that has nothing to commit, or
+    /// leaves that to who comes next.
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        if lease.complete.load(Ordering::Relaxed) {
+            if let Some(connection) = Arc::into_inner(lease.connection) {
+                connection.leave(&self.db.warm);
+            }
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = lease.end(true).await {
                     tracing::debug!(

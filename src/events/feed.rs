@@ -223,10 +223,12 @@ impl Hub {
         let read = async {
             let snapshot = self.db.snapshot(tenant);
             let conn = snapshot.conn().await?;
-            match after {
-                None => Ok((super::standing(conn).await?, Vec::new())),
-                Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit)),
-            }
+            let found = match after {
+                None => (super::standing(conn).await?, Vec::new()),
+                Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit))?,
+            };
+            snapshot.complete()?;
+            Ok(found)
         };
         patient(read).await
     }

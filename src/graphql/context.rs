@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_graphql::Context;
+use async_graphql::{Context, Pos, Response};
 use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
@@ -248,6 +248,24 @@ impl Session {
     pub fn finish(&self) {
         lock(&self.reading).take();
         lock(&self.person).take();
+    }
+
+    /// Gives the view back when the operation has been answered, and answers what it was answered: without an error in it,
+    /// the database has answered everything too, and the connection need not be seen to first. What was read without a
+    /// transaction, because PostgreSQL had refused to begin one, is no answer.
+    pub fn conclude(&self, response: Response) -> Response {
+        let reading = lock(&self.reading).take();
+        lock(&self.person).take();
+        match reading {
+            Some(reading) if response.errors.is_empty() => match reading.snapshot.complete() {
+                Ok(()) => response,
+                Err(error) => {
+                    let error = async_graphql::Error::from(error);
+                    Response::from_errors(vec![error.into_server_error(Pos::default())])
+                }
+            },
+            _ => response,
+        }
     }
 
     /// As [`Session::work`], beside what is being read: for noting in the audit trail who looks at what.

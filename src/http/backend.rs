@@ -74,8 +74,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a session where resolvers look for it.
     fn attach(&self, request: Request, session: &Arc<Self::Session>) -> Request;
 
-    /// Ends what a session holds, without waiting; it may be used again.
-    fn finish(&self, session: &Self::Session);
+    /// Ends what a session holds when its operation has been answered, without waiting, and answers the same, unless what
+    /// it held turns out to have been no good.
+    fn conclude(&self, session: &Self::Session, response: Response) -> Response;
 
     /// Runs a query or mutation.
     fn execute(&self, request: Request) -> impl Future<Output = Response> + Send;
@@ -147,8 +148,8 @@ impl Backend for Arc<Live> {
         request.data(session.clone())
     }
 
-    fn finish(&self, session: &Session) {
-        session.finish();
+    fn conclude(&self, session: &Session, response: Response) -> Response {
+        session.conclude(response)
     }
 
     async fn execute(&self, request: Request) -> Response {

@@ -211,7 +211,7 @@ async fn respond<B: Backend>(
     let session = http.backend.session(viewer, origin, key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = execute(http, request).instrument(span).await;
-    http.backend.finish(&session);
+    let response = http.backend.conclude(&session, response);
     let again = charge::retry_after(&response.errors);
     let answer = answer::executed(response, Some(cost), id, settings.errors);
     let mut response = send(answer, media, parts, settings.gzip_from, id);

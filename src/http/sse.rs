@@ -103,7 +103,7 @@ async fn once<B: Backend>(
     let session = http.backend.session(viewer, origin, idempotency_key);
     let request = http.backend.attach(prepared.request(), &session);
     let response = graphql::execute(http, request).await;
-    http.backend.finish(&session);
+    let response = http.backend.conclude(&session, response);
     answer::executed(response, Some(cost), id, http.settings.errors).body
 }
 

@@ -596,7 +596,7 @@ impl<B: Backend> Operation<B> {
         let session = backend.session(Some(viewer), origin, None);
         let request = backend.attach(prepared.request(), &session);
         let response = graphql::execute(&self.http, request).instrument(span).await;
-        backend.finish(&session);
+        let response = backend.conclude(&session, response);
         if answer::is_request_error(&response) {
             return self.fail(response.errors, request_id).await;
         }

@@ -57,4 +57,5 @@ mod throttle;
 mod tls;
 mod tokens;
 mod users;
+mod warm;
 mod websocket;

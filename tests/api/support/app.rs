@@ -346,7 +346,7 @@ impl Client {
         let session = self.session();
         let request: Request = prepared.request().data(session.clone());
         let response = self.app.schema.execute(request).await;
-        session.finish();
+        let response = session.conclude(response);
         let mut data = Vec::new();
         eager::write(&response.data, &mut data);
         let mut answer = json!({ "data": serde_json::from_slice::<Value>(&data).unwrap() });

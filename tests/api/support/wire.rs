@@ -236,8 +236,9 @@ impl Backend for Small {
         request.data(session.clone())
     }
 
-    fn finish(&self, session: &Session) {
+    fn conclude(&self, session: &Session, response: Response) -> Response {
         finish(&self.behind, session);
+        response
     }
 
     async fn execute(&self, request: Request) -> Response {
