@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::db::id::{Id, Kind};
 use crate::db::schema::audit_entries;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::events::trail::{Entry, Hash, link};
 use crate::identity::User;
 
@@ -66,8 +66,15 @@ pub enum AuditEventOrderField {
     OccurredAt,
 }
 
-impl Listed for AuditEvent {
+impl Stored for AuditEvent {
     const TABLE: &'static str = "audit_entries";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for AuditEvent {
     type Order = AuditEventOrderField;
 
     fn order_column(_: AuditEventOrderField) -> SortColumn {
@@ -76,9 +83,5 @@ impl Listed for AuditEvent {
 
     fn order_value(&self, _: AuditEventOrderField) -> SortValue {
         SortValue::Time(self.occurred_at.timestamp_micros())
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

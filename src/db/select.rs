@@ -4,15 +4,18 @@
 //! compile; so a list is assembled here from SQL text. Columns, their types and the selection still come from diesel's
 //! schema, and every value is bound: what a client sends never becomes text.
 
-use std::collections::HashMap;
+use std::any::TypeId;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::pg::Pg;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::pg::PgQueryBuilder;
+use diesel::query_builder::{AstPass, Query, QueryBuilder, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
 use diesel::sql_types::{Array, BigInt, HasSqlType, SingleValue, Text, Timestamptz, Uuid as SqlUuid};
-use diesel::{Column, QueryResult, Selectable};
+use diesel::{Column, Expression, QueryResult, Selectable};
 use diesel_async::methods::LoadQuery;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::future::BoxFuture;
@@ -245,9 +248,20 @@ pub fn escape_pattern(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-/// A row that can be listed: where it is kept and what it can be sorted by.
-pub trait Listed: Sized + Send + Sync + 'static {
+/// A row that is kept in a table under an id.
+pub trait Stored: Sized + Send + Sync + 'static {
     const TABLE: &'static str;
+    /// Columns that may be NULL, and that nothing but the field of their name shows: `lost_reason` is `lostReason`,
+    /// `owner_id` is `owner`. They are in groups: one is read when a document has a field for any of its columns. Each
+    /// choice of groups is a statement that every connection keeps prepared, so there are few.
+    const OPTIONAL: &'static [&'static [&'static str]] = &[];
+
+    /// The row's id.
+    fn row_id(&self) -> Uuid;
+}
+
+/// A row that can be listed: what it can be sorted by. Its id breaks ties, so that every list has one order.
+pub trait Listed: Stored {
     /// What lists of it can be sorted by. Each is a NOT NULL column.
     type Order: Copy + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static;
 
@@ -255,8 +269,6 @@ pub trait Listed: Sized + Send + Sync + 'static {
     fn order_column(order: Self::Order) -> SortColumn;
     /// This row's place in a sort order.
     fn order_value(&self, order: Self::Order) -> SortValue;
-    /// Breaks ties, so that every list has one order.
-    fn row_id(&self) -> Uuid;
 }
 
 /// A column that rows are sorted by, by what it holds.
@@ -377,92 +389,177 @@ impl<O: Copy> PageRequest<O> {
     }
 }
 
-/// A SELECT whose columns diesel knows.
-pub struct Select<S> {
-    head: String,
-    selection: S,
-    tail: Predicate,
-    cached: bool,
+/// What the rows that are read are for: columns that no field shows need not be read, sent and taken in.
+#[derive(Default)]
+pub struct Asked {
+    /// The names of all fields that may be shown, as columns are written; nothing when that is not known.
+    fields: Option<HashSet<String>>,
+    columns: Mutex<Vec<(Chosen, Arc<str>)>>,
 }
 
-impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Select<S> {
+/// A kind of row, and a column of it that is read in any case.
+type Chosen = (TypeId, &'static str);
+
+impl Asked {
+    /// Of rows nothing will be shown but by fields of these names.
+    pub fn of<'a>(fields: impl IntoIterator<Item = &'a str>) -> Self {
+        let snake_case = |field: &str| {
+            let mut column = String::with_capacity(field.len() + 4);
+            for letter in field.chars() {
+                if letter.is_ascii_uppercase() {
+                    column.push('_');
+                }
+                column.push(letter.to_ascii_lowercase());
+            }
+            column
+        };
+        Self {
+            fields: Some(fields.into_iter().map(snake_case).collect()),
+            columns: Mutex::default(),
+        }
+    }
+
+    fn shows(&self, column: &str) -> bool {
+        let names = [column, column.trim_end_matches("_id")];
+        (self.fields.as_ref()).is_none_or(|fields| names.iter().any(|name| fields.contains(*name)))
+    }
+
+    /// The columns to be read of a kind of row, as SQL: NULL stands for those that are not.
+    fn columns<R: Stored + Selectable<Pg>>(&self, always: &'static str) -> Arc<str>
+    where
+        R::SelectExpression: QueryFragment<Pg>,
+    {
+        let chosen = (TypeId::of::<R>(), always);
+        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = columns.iter().find(|(known, _)| *known == chosen) {
+            return text.clone();
+        }
+        let mut builder = PgQueryBuilder::default();
+        (R::construct_selection().to_sql(&mut builder, &Pg)).expect("a list of columns is always SQL");
+        let all = builder.finish();
+        let left_out: HashSet<&str> = (R::OPTIONAL.iter())
+            .filter(|group| !group.iter().any(|column| *column == always || self.shows(column)))
+            .flat_map(|group| group.iter().copied())
+            .collect();
+        let wanted = all.split(", ").map(|column| {
+            let name = column.rsplit('"').nth(1).unwrap_or_default();
+            if left_out.contains(name) { "NULL" } else { column }
+        });
+        let text: Arc<str> = wanted.collect::<Vec<_>>().join(", ").into();
+        columns.push((chosen, text.clone()));
+        text
+    }
+}
+
+/// A connection to read from, for an operation that asks for some of what there is.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    conn: &'a AsyncPgConnection,
+    asked: &'a Asked,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads for an operation that asks for this.
+    pub fn new(conn: &'a AsyncPgConnection, asked: &'a Asked) -> Self {
+        Self { conn, asked }
+    }
+}
+
+impl Deref for Reader<'_> {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        self.conn
+    }
+}
+
+/// A SELECT of what diesel reads as `ST`.
+pub struct Select<ST> {
+    sql: String,
+    values: Vec<Fragment<'static>>,
+    cached: bool,
+    row: PhantomData<fn() -> ST>,
+}
+
+/// The type of the columns of a row.
+type ColumnsOf<R> = <<R as Selectable<Pg>>::SelectExpression as Expression>::SqlType;
+
+impl<ST> Select<ST> {
+    fn new(sql: String, values: Vec<Fragment<'static>>, cached: bool) -> Self {
+        Self {
+            sql,
+            values,
+            cached,
+            row: PhantomData,
+        }
+    }
+
+    async fn load<R: Send>(self, conn: &AsyncPgConnection) -> Result<Vec<R>>
+    where
+        for<'q> Self: LoadQuery<'q, &'q AsyncPgConnection, R>,
+    {
+        Ok(RunQueryDsl::load(self, &mut &*conn).await?)
+    }
+}
+
+impl<ST> QueryFragment<Pg> for Select<ST> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         if !self.cached {
             out.unsafe_to_cache_prepared();
         }
-        let mut values = self.tail.values.iter();
-        super::statement::push(&self.head, &mut values, &mut out)?;
-        self.selection.walk_ast(out.reborrow())?;
-        super::statement::push(&self.tail.sql, &mut values, &mut out)
+        super::statement::push(&self.sql, &mut self.values.iter(), &mut out)
     }
 }
 
-impl<S> QueryId for Select<S> {
+impl<ST> QueryId for Select<ST> {
     type QueryId = ();
     // Cached by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<S: diesel::Expression> Query for Select<S> {
-    type SqlType = S::SqlType;
-}
-
-/// Columns that the head of a [`Select`] has written already.
-struct Columns<ST>(PhantomData<fn() -> ST>);
-
-impl<ST> QueryFragment<Pg> for Columns<ST> {
-    fn walk_ast<'b>(&'b self, _out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        Ok(())
-    }
-}
-
-impl<ST: diesel::sql_types::SqlType + diesel::expression::TypedExpressionType> diesel::Expression
-    for Columns<ST>
-{
+impl<ST> Query for Select<ST> {
     type SqlType = ST;
-}
-
-/// A selection with a count behind it, which the text that follows the selection writes.
-pub struct Counted<S>(S);
-
-impl<S: QueryFragment<Pg>> QueryFragment<Pg> for Counted<S> {
-    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.walk_ast(out)
-    }
-}
-
-impl<S: diesel::Expression> diesel::Expression for Counted<S>
-where
-    (S::SqlType, BigInt): diesel::expression::TypedExpressionType,
-{
-    type SqlType = (S::SqlType, BigInt);
 }
 
 /// How many rows match.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) -> Result<i64> {
-    let predicate = predicate.bounded()?;
-    let cached = predicate.is_common();
-    let wanted = if predicate.is_empty() {
-        "true"
-    } else {
-        &predicate.sql
-    };
-    let sql = format!(" FROM {} WHERE {wanted}", R::TABLE);
-    let tail = Predicate {
-        sql,
-        values: predicate.values,
-        conditions: 0,
-    };
-    let select = Select {
-        head: "SELECT ".to_owned(),
-        selection: diesel::dsl::count_star(),
-        tail,
-        cached,
-    };
-    Ok(select.get_result(&mut &*conn).await?)
+pub fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) -> BoxFuture<'_, Result<i64>> {
+    Box::pin(async move {
+        let predicate = predicate.bounded()?;
+        let cached = predicate.is_common();
+        let wanted = if predicate.is_empty() {
+            "true"
+        } else {
+            &predicate.sql
+        };
+        let sql = format!("SELECT count(*) FROM {} WHERE {wanted}", R::TABLE);
+        let select = Select::<BigInt>::new(sql, predicate.values, cached);
+        Ok(select.get_result(&mut &*conn).await?)
+    })
+}
+
+/// Reads rows by their ids; an id without a row is left out.
+///
+/// # Errors
+/// When the database fails.
+pub fn by_ids<'a, R>(reader: Reader<'a>, ids: &[Id<R>]) -> BoxFuture<'a, Result<HashMap<Id<R>, Arc<R>>>>
+where
+    R: Stored + Selectable<Pg>,
+    R::SelectExpression: QueryFragment<Pg>,
+    for<'q> Select<ColumnsOf<R>>: LoadQuery<'q, &'q AsyncPgConnection, R>,
+{
+    let columns = reader.asked.columns::<R>("");
+    let sql = format!("SELECT {columns} FROM {} WHERE id = any(?)", R::TABLE);
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
+    let select = Select::<ColumnsOf<R>>::new(sql, values, true);
+    Box::pin(async move {
+        let rows: Vec<R> = select.load(reader.conn).await?;
+        let by_id = |row: R| (Id::from_uuid(row.row_id()), Arc::new(row));
+        Ok(rows.into_iter().map(by_id).collect())
+    })
 }
 
 /// The key of a page of children: the parent, and which page of its children.
@@ -481,7 +578,7 @@ pub trait ReadRow: Listed {
     /// # Errors
     /// When the database fails.
     fn page<'a>(
-        conn: &'a AsyncPgConnection,
+        reader: Reader<'a>,
         predicate: Predicate,
         page: &'a PageRequest<Self::Order>,
     ) -> BoxFuture<'a, Result<Rows<Arc<Self>>>>;
@@ -492,7 +589,7 @@ pub trait ReadRow: Listed {
     /// # Errors
     /// When the database fails.
     fn found<'a>(
-        conn: &'a AsyncPgConnection,
+        reader: Reader<'a>,
         listing: Listing,
         page: &'a PageRequest<Self::Order>,
     ) -> BoxFuture<'a, Result<Found<Self>>>;
@@ -503,30 +600,22 @@ pub trait ReadRow: Listed {
     /// # Errors
     /// When the database fails.
     fn children<'a, P: 'static>(
-        conn: &'a AsyncPgConnection,
-        column: &'a str,
+        reader: Reader<'a>,
+        column: &'static str,
         keys: &'a [ChildrenKey<P, Self::Order>],
         parent_of: fn(&Self) -> Option<Id<P>>,
     ) -> BoxFuture<'a, Result<ChildPages<P, Self>>>;
 }
 
-async fn load<R, S>(select: Select<S>, conn: &AsyncPgConnection) -> Result<Vec<R>>
-where
-    R: Send,
-    for<'q> Select<S>: LoadQuery<'q, &'q AsyncPgConnection, R>,
-{
-    Ok(select.load(&mut &*conn).await?)
-}
-
 impl<R> ReadRow for R
 where
     R: Listed + Selectable<Pg>,
-    R::SelectExpression: Send,
-    for<'q> Select<R::SelectExpression>: LoadQuery<'q, &'q AsyncPgConnection, R>,
-    for<'q> Select<Counted<R::SelectExpression>>: LoadQuery<'q, &'q AsyncPgConnection, (R, i64)>,
+    R::SelectExpression: QueryFragment<Pg>,
+    for<'q> Select<ColumnsOf<R>>: LoadQuery<'q, &'q AsyncPgConnection, R>,
+    for<'q> Select<(ColumnsOf<R>, BigInt)>: LoadQuery<'q, &'q AsyncPgConnection, (R, i64)>,
 {
     fn page<'a>(
-        conn: &'a AsyncPgConnection,
+        reader: Reader<'a>,
         predicate: Predicate,
         page: &'a PageRequest<R::Order>,
     ) -> BoxFuture<'a, Result<Rows<Arc<R>>>> {
@@ -542,30 +631,22 @@ where
             &matching.sql
         };
         let sql = format!(
-            " FROM {} WHERE {wanted} {} LIMIT ?",
+            "SELECT {} FROM {} WHERE {wanted} {} LIMIT ?",
+            reader.asked.columns::<R>(""),
             R::TABLE,
             page.order_by::<R>()
         );
-        let tail = Predicate {
-            sql,
-            values: matching.values,
-            conditions: 0,
-        }
-        .bind::<BigInt, _>(page.limit + 1);
-        let select = Select {
-            head: "SELECT ".to_owned(),
-            selection: R::construct_selection(),
-            tail,
-            cached,
-        };
+        let mut values = matching.values;
+        values.push(Value::boxed::<BigInt>(page.limit + 1));
+        let select = Select::<ColumnsOf<R>>::new(sql, values, cached);
         Box::pin(async move {
-            let rows: Vec<R> = load(select, conn).await?;
+            let rows: Vec<R> = select.load(reader.conn).await?;
             Ok(Rows::trim(rows.into_iter().map(Arc::new).collect(), page))
         })
     }
 
     fn found<'a>(
-        conn: &'a AsyncPgConnection,
+        reader: Reader<'a>,
         listing: Listing,
         page: &'a PageRequest<R::Order>,
     ) -> BoxFuture<'a, Result<Found<R>>> {
@@ -579,27 +660,19 @@ where
         let after = if keyset.is_empty() { "" } else { " WHERE " };
         let order = page.order_by::<R>();
         let sql = format!(
-            ", (SELECT count(*) FROM found) FROM (SELECT id FROM found{after}{} {order} LIMIT ?) AS top \
-             JOIN {} USING (id) {order}",
+            "WITH found AS ({}) SELECT {}, (SELECT count(*) FROM found) \
+             FROM (SELECT id FROM found{after}{} {order} LIMIT ?) AS top JOIN {} USING (id) {order}",
+            found.sql,
+            reader.asked.columns::<R>(""),
             keyset.sql,
             R::TABLE
         );
         let mut values = found.values;
         values.extend(keyset.values);
-        let tail = Predicate {
-            sql,
-            values,
-            conditions: 0,
-        }
-        .bind::<BigInt, _>(page.limit + 1);
-        let select = Select {
-            head: format!("WITH found AS ({}) SELECT ", found.sql),
-            selection: Counted(R::construct_selection()),
-            tail,
-            cached,
-        };
+        values.push(Value::boxed::<BigInt>(page.limit + 1));
+        let select = Select::<(ColumnsOf<R>, BigInt)>::new(sql, values, cached);
         Box::pin(async move {
-            let rows: Vec<(R, i64)> = load(select, conn).await?;
+            let rows: Vec<(R, i64)> = select.load(reader.conn).await?;
             let total = match rows.as_slice().first() {
                 Some((_, total)) => Some(*total),
                 None => page.from.is_none().then_some(0),
@@ -610,8 +683,8 @@ where
     }
 
     fn children<'a, P: 'static>(
-        conn: &'a AsyncPgConnection,
-        column: &'a str,
+        reader: Reader<'a>,
+        column: &'static str,
         keys: &'a [ChildrenKey<P, R::Order>],
         parent_of: fn(&R) -> Option<Id<P>>,
     ) -> BoxFuture<'a, Result<ChildPages<P, R>>> {
@@ -624,11 +697,10 @@ where
             for (page, parents) in pages {
                 let keyset = page.keyset::<R>();
                 let and = if keyset.is_empty() { "" } else { " AND " };
-                // The inner SELECT is diesel's; its columns come out of the lateral join under their own names, in order.
-                let head =
-                    "SELECT child.* FROM unnest(?) AS parent (id) CROSS JOIN LATERAL (SELECT ".to_owned();
                 let sql = format!(
-                    " FROM {} WHERE {column} = parent.id{and}{} {} LIMIT ?) AS child",
+                    "SELECT child.* FROM unnest(?) AS parent (id) CROSS JOIN LATERAL \
+                     (SELECT {} FROM {} WHERE {column} = parent.id{and}{} {} LIMIT ?) AS child",
+                    reader.asked.columns::<R>(column),
                     R::TABLE,
                     keyset.sql,
                     page.order_by::<R>()
@@ -636,19 +708,9 @@ where
                 let ids: Vec<Uuid> = parents.iter().map(|parent| parent.uuid()).collect();
                 let mut values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
                 values.extend(keyset.values);
-                let tail = Predicate {
-                    sql,
-                    values,
-                    conditions: 0,
-                }
-                .bind::<BigInt, _>(page.limit + 1);
-                let select = Select {
-                    head,
-                    selection: R::construct_selection(),
-                    tail,
-                    cached: true,
-                };
-                let rows: Vec<R> = load(select, conn).await?;
+                values.push(Value::boxed::<BigInt>(page.limit + 1));
+                let select = Select::<ColumnsOf<R>>::new(sql, values, true);
+                let rows: Vec<R> = select.load(reader.conn).await?;
                 let mut found: HashMap<Id<P>, Vec<Arc<R>>> =
                     parents.iter().map(|parent| (*parent, Vec::new())).collect();
                 for row in rows {
@@ -670,32 +732,22 @@ where
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_children<R: Listed, P>(
-    conn: &AsyncPgConnection,
+pub fn count_children<'a, R: Listed, P>(
+    conn: &'a AsyncPgConnection,
     column: &str,
-    parents: &[Id<P>],
-) -> Result<HashMap<Id<P>, i64>> {
+    parents: &'a [Id<P>],
+) -> BoxFuture<'a, Result<HashMap<Id<P>, i64>>> {
+    let sql = format!(
+        "SELECT {column}, count(*) FROM {} WHERE {column} = any(?) GROUP BY {column}",
+        R::TABLE
+    );
     let ids: Vec<Uuid> = parents.iter().map(|parent| parent.uuid()).collect();
-    let sql = format!(" FROM {} WHERE {column} = any(?) GROUP BY {column}", R::TABLE);
-    let tail = Predicate {
-        sql,
-        values: vec![Value::boxed::<Array<SqlUuid>>(ids)],
-        conditions: 0,
-    };
-    let selection = Columns::<(SqlUuid, BigInt)>(PhantomData);
-    let select = Select {
-        head: format!("SELECT {column}, count(*)"),
-        selection,
-        tail,
-        cached: true,
-    };
-    let counts: HashMap<Uuid, i64> = select
-        .load::<(Uuid, i64)>(&mut &*conn)
-        .await?
-        .into_iter()
-        .collect();
-    Ok(parents
-        .iter()
-        .map(|parent| (*parent, counts.get(&parent.uuid()).copied().unwrap_or(0)))
-        .collect())
+    let values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
+    Box::pin(async move {
+        let select = Select::<(SqlUuid, BigInt)>::new(sql, values, true);
+        let counts: Vec<(Uuid, i64)> = RunQueryDsl::load(select, &mut &*conn).await?;
+        let counts: HashMap<Uuid, i64> = counts.into_iter().collect();
+        let of = |parent: &Id<P>| counts.get(&parent.uuid()).copied().unwrap_or_default();
+        Ok(parents.iter().map(|parent| (*parent, of(parent))).collect())
+    })
 }

@@ -10,7 +10,6 @@ use async_graphql::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,7 +19,7 @@ use super::{Batch, ContextExt, Eager, EagerList};
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::select::{
-    self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Rows, SortColumn, SortValue,
+    self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Reader, Rows, SortColumn, SortValue,
 };
 use crate::error::{Error, Result};
 
@@ -223,18 +222,19 @@ async fn root_page<T: ReadRow, L: Into<Listing>>(
         return Err(Error::BadInput("The filter has too many conditions.".to_owned()));
     }
     let counted = ctx.look_ahead().field("totalCount").exists();
-    let conn = reading.conn().await?;
+    let asked = ctx.asked();
+    let reader = Reader::new(reading.conn().await?, &asked);
     let count = async {
         let all: Listing = listing()?.into();
-        select::count::<T>(conn, all.into_predicate()).await
+        select::count::<T>(&reader, all.into_predicate()).await
     };
     let (rows, total) = if wanted.is_search() {
-        match T::found(conn, wanted, &request).await? {
+        match T::found(reader, wanted, &request).await? {
             (rows, None) if counted => (rows, Some(count.await?)),
             found => found,
         }
     } else {
-        let page = T::page(conn, wanted.into_predicate(), &request);
+        let page = T::page(reader, wanted.into_predicate(), &request);
         if counted {
             let (rows, total) = futures::try_join!(page, count)?;
             (rows, Some(total))
@@ -267,8 +267,8 @@ impl<C: Children> Batch for PageOf<C> {
     type Value = Arc<Rows<Arc<C::Row>>>;
     const READ: Permission = C::READ;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Self::Key]) -> Result<HashMap<Self::Key, Self::Value>> {
-        C::Row::children(conn, C::COLUMN, keys, C::parent_of).await
+    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<HashMap<Self::Key, Self::Value>> {
+        C::Row::children(reader, C::COLUMN, keys, C::parent_of).await
     }
 }
 
@@ -279,8 +279,8 @@ impl<C: Children> Batch for CountOf<C> {
     type Value = i64;
     const READ: Permission = C::READ;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Self::Key]) -> Result<HashMap<Self::Key, i64>> {
-        select::count_children::<C::Row, C::Parent>(conn, C::COLUMN, keys).await
+    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<HashMap<Self::Key, i64>> {
+        select::count_children::<C::Row, C::Parent>(&reader, C::COLUMN, keys).await
     }
 }
 

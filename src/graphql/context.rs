@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql::{Context, Pos, Response};
 use diesel_async::AsyncPgConnection;
-use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -17,6 +16,7 @@ use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
 use crate::db::directory::people::{self, Person};
 use crate::db::reach::Sight;
+use crate::db::select::Asked;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
@@ -36,7 +36,7 @@ pub struct Session {
     disclosures: Disclosures,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
-    person: Mutex<Option<Asked>>,
+    person: Mutex<Option<Answered>>,
     aside: tokio::sync::Mutex<()>,
     signals: Arc<Signals>,
     /// What a viewer with a limited reach sees of what the signals tell.
@@ -77,7 +77,7 @@ impl Signals {
 }
 
 /// Of which user of which tenant it was asked who they are, and the answer.
-type Asked = ((Uuid, Uuid), Arc<OnceCell<Arc<Person>>>);
+type Answered = ((Uuid, Uuid), Arc<OnceCell<Arc<Person>>>);
 
 /// One snapshot of the tenant's data with the loaders that read from it.
 pub struct Reading {
@@ -314,17 +314,18 @@ pub trait ContextExt {
         self.session().viewer()
     }
 
+    /// What the operation asks for of the rows that are read for it.
+    fn asked(&self) -> Arc<Asked>;
+
     /// Loads one of many, if the viewer may read what it is: what is asked for in the same level of a document is read by
     /// one statement.
     ///
     /// # Errors
     /// [`Error::Forbidden`] with the permission that is missing, whether there is such a record or not.
-    ///
-    /// Boxed: the executor makes room for an object's largest resolver whenever it resolves any of its fields.
-    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>>;
+    fn load<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
 
     /// As [`ContextExt::load`], for what the viewer knows of anyway: themselves, and their tenant.
-    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>>;
+    fn load_known<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
 
     /// Loads what a record refers to, if anything. Resolvers of nullable fields answer `Option<Result<…>>` like this:
     /// then an error makes this one field null, and not, as with `Result<Option<…>>`, everything around it.
@@ -347,18 +348,20 @@ impl ContextExt for Context<'_> {
         self.data_unchecked::<Arc<Session>>()
     }
 
-    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>> {
-        match self.viewer().and_then(|viewer| viewer.require(B::READ)) {
-            Ok(()) => self.load_known::<B>(key),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+    fn asked(&self) -> Arc<Asked> {
+        self.data_opt::<Arc<Asked>>().cloned().unwrap_or_default()
     }
 
-    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'_, Result<Option<B::Value>>> {
-        Box::pin(async move {
-            let loader = self.reading()?.loaders.get::<B>();
-            loader.load(key).await
-        })
+    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Value>> {
+        self.viewer()?.require(B::READ)?;
+        self.load_known::<B>(key).await
+    }
+
+    fn load_known<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send {
+        let loader = self
+            .reading()
+            .map(|reading| reading.loaders.get::<B>(|| self.asked()));
+        async move { loader?.load(key).await }
     }
 
     async fn relation<B: Batch>(

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -95,40 +96,34 @@ pub(super) async fn object<T: ObjectType + ?Sized>(
 ) -> ServerResult<Value> {
     let mut fields = Vec::with_capacity(ctx.item.node.items.len());
     collect(ctx, object, &ctx.item.node, &mut fields)?;
-    let values = join(
-        fields
-            .iter()
-            .map(|field| -> BoxFuture<'_, _> { Box::pin(resolve(ctx, object, field)) }),
-    )
-    .await?;
-    let names = fields.iter().map(|field| &field.node.response_key().node);
-    let answered = std::iter::zip(names, values);
+    let answers = fields.iter().map(|field| resolve(ctx, object, field));
     if ctx.data_opt::<Distinct>().is_some() {
-        let mut json = Vec::with_capacity(32 * fields.len());
-        write_object(answered, &mut json);
-        return Ok(Value::Binary(json.into()));
+        // Of a field the name is plain.
+        let name = |at: usize| Some(fields[at].node.response_key().node.as_str());
+        return json(b'{', answers, name, b'}').await;
     }
     let mut tree = IndexMap::with_capacity(fields.len());
-    for (name, value) in answered {
-        merge(&mut tree, name.clone(), value);
+    let values = all(answers).await?;
+    for (field, value) in std::iter::zip(fields, values) {
+        merge(&mut tree, field.node.response_key().node.clone(), value);
     }
     Ok(Value::Object(tree))
 }
 
 async fn list<T: ObjectType>(ctx: &ContextSelectionSet<'_>, objects: &[T]) -> ServerResult<Value> {
-    let items = objects.iter().enumerate();
-    let values = join(items.map(|(index, item)| -> BoxFuture<'_, _> {
-        Box::pin(async move {
-            let ctx = ctx.with_index(index);
-            object(&ctx, item)
-                .await
-                .map_err(|error| match error.path.is_empty() {
-                    true => ctx.set_error_path(error),
-                    false => error,
-                })
-        })
-    }));
-    Ok(Value::List(values.await?))
+    let items = objects.iter().enumerate().map(|(index, item)| async move {
+        let ctx = ctx.with_index(index);
+        object(&ctx, item)
+            .await
+            .map_err(|error| match error.path.is_empty() {
+                true => ctx.set_error_path(error),
+                false => error,
+            })
+    });
+    if ctx.data_opt::<Distinct>().is_some() {
+        return json(b'[', items, |_| None, b']').await;
+    }
+    Ok(Value::List(all(items).await?))
 }
 
 async fn resolve<T: ObjectType + ?Sized>(
@@ -181,34 +176,107 @@ fn collect<'a, T: ObjectType + ?Sized>(
     Ok(())
 }
 
-/// Waits for all, and keeps none that need not be waited for.
-async fn join<'a>(
-    futures: impl ExactSizeIterator<Item = BoxFuture<'a, ServerResult<Value>>>,
+/// Waits for all, and answers in their order.
+async fn all<F: Future<Output = ServerResult<Value>>>(
+    futures: impl ExactSizeIterator<Item = F>,
 ) -> ServerResult<Vec<Value>> {
     let mut values = Vec::with_capacity(futures.len());
-    let mut waiting = Vec::new();
+    let mut late = Vec::new();
+    let waited = join(futures, |at, value| match value {
+        Some(value) => values.push(value),
+        None => {
+            late.push(at);
+            values.push(Value::Null);
+        }
+    })
+    .await?;
+    for (at, value) in std::iter::zip(late, waited) {
+        values[at] = value;
+    }
+    Ok(values)
+}
+
+/// Waits for all, and writes them as JSON. What is there at once is written at once, and leaves a hole for what is late.
+async fn json<'a, F: Future<Output = ServerResult<Value>>>(
+    begin: u8,
+    futures: impl ExactSizeIterator<Item = F>,
+    name: impl Fn(usize) -> Option<&'a str>,
+    end: u8,
+) -> ServerResult<Value> {
+    let mut json = Vec::with_capacity(32 * futures.len() + 2);
+    let mut holes = Vec::new();
+    json.push(begin);
+    let late = join(futures, |at, value| {
+        if at > 0 {
+            json.push(b',');
+        }
+        if let Some(name) = name(at) {
+            json.push(b'"');
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(b"\":");
+        }
+        match value {
+            Some(value) => write(&value, &mut json),
+            None => holes.push(json.len()),
+        }
+    })
+    .await?;
+    json.push(end);
+    if late.is_empty() {
+        return Ok(Value::Binary(json.into()));
+    }
+    let mut whole = Vec::with_capacity(json.len() + 64 * late.len());
+    let mut written = 0;
+    for (hole, value) in std::iter::zip(holes, late) {
+        whole.extend_from_slice(&json[written..hole]);
+        write(&value, &mut whole);
+        written = hole;
+    }
+    whole.extend_from_slice(&json[written..]);
+    Ok(Value::Binary(whole.into()))
+}
+
+/// Asks all, one after the other, and tells each one's answer, or that it is late; then waits for those, which are the
+/// output. None is kept that need not be waited for: the next one takes its place in memory.
+async fn join<F: Future<Output = ServerResult<Value>>>(
+    futures: impl Iterator<Item = F>,
+    mut told: impl FnMut(usize, Option<Value>),
+) -> ServerResult<Vec<Value>> {
+    let mut late = Vec::new();
+    let mut waiting: Vec<(usize, Pin<Box<F>>)> = Vec::new();
     let mut unasked = Some(futures);
     std::future::poll_fn(|cx| {
         if let Some(futures) = unasked.take() {
-            for mut future in futures {
-                let value = match future.as_mut().poll(cx)? {
-                    Poll::Ready(value) => value,
-                    Poll::Pending => {
-                        waiting.push((values.len(), future));
-                        Value::Null
+            let mut place: Option<Pin<Box<F>>> = None;
+            for (at, future) in futures.enumerate() {
+                let mut future = match place.take() {
+                    Some(mut place) => {
+                        place.set(future);
+                        place
                     }
+                    None => Box::pin(future),
                 };
-                values.push(value);
+                match future.as_mut().poll(cx)? {
+                    Poll::Ready(value) => {
+                        told(at, Some(value));
+                        place = Some(future);
+                    }
+                    Poll::Pending => {
+                        told(at, None);
+                        waiting.push((waiting.len(), future));
+                    }
+                }
             }
+            late.resize(waiting.len(), Value::Null);
         } else {
             // In their order: a loader hands itself on from one who waits to the next, who must still be ahead.
             let mut failed = None;
-            waiting.retain_mut(|(place, future): &mut (usize, BoxFuture<'_, _>)| {
+            waiting.retain_mut(|(at, future)| {
                 if failed.is_some() {
                     return true;
                 }
                 match future.as_mut().poll(cx) {
-                    Poll::Ready(Ok(value)) => values[*place] = value,
+                    Poll::Ready(Ok(value)) => late[*at] = value,
                     Poll::Ready(Err(error)) => failed = Some(error),
                     Poll::Pending => return true,
                 }
@@ -224,7 +292,7 @@ async fn join<'a>(
         }
     })
     .await?;
-    Ok(values)
+    Ok(late)
 }
 
 /// Adds a field to an object; to one that is there already, what the same field was asked for elsewhere.
@@ -260,7 +328,21 @@ fn merge_values(there: &mut Value, value: Value) {
 pub fn write(value: &Value, json: &mut Vec<u8>) {
     match value {
         Value::Binary(written) => json.extend_from_slice(written),
-        Value::Object(fields) => write_object(fields, json),
+        Value::String(text) => write_text(text, json),
+        Value::Enum(name) => write_text(name, json),
+        Value::Object(fields) => {
+            json.push(b'{');
+            for (at, (name, value)) in fields.into_iter().enumerate() {
+                if at > 0 {
+                    json.push(b',');
+                }
+                // Of a field the name is plain, but what a scalar has in it may be called anything.
+                write_text(name, json);
+                json.push(b':');
+                write(value, json);
+            }
+            json.push(b'}');
+        }
         Value::List(items) => {
             json.push(b'[');
             for (at, item) in items.iter().enumerate() {
@@ -275,23 +357,15 @@ pub fn write(value: &Value, json: &mut Vec<u8>) {
     }
 }
 
-fn write_object<'a, V: std::borrow::Borrow<Value>>(
-    fields: impl IntoIterator<Item = (&'a Name, V)>,
-    json: &mut Vec<u8>,
-) {
-    json.push(b'{');
-    for (at, (name, value)) in fields.into_iter().enumerate() {
-        if at > 0 {
-            json.push(b',');
-        }
-        // Of a field the name is plain, but what a scalar has in it may be called anything.
-        write_text(name, json);
-        json.push(b':');
-        write(value.borrow(), json);
-    }
-    json.push(b'}');
-}
-
 fn write_text(text: &str, json: &mut Vec<u8>) {
-    serde_json::to_writer(json, text).expect("memory takes what is written");
+    // Most texts have nothing to escape, and a look at all bytes at once is cheaper than one at each.
+    let escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
+        serde_json::to_writer(json, text).expect("memory takes what is written");
+        return;
+    }
+    json.reserve(text.len() + 2);
+    json.push(b'"');
+    json.extend_from_slice(text.as_bytes());
+    json.push(b'"');
 }

@@ -7,17 +7,24 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use dataloader::BatchFn;
-use diesel_async::AsyncPgConnection;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::auth::Permission;
+use crate::db::select::{Asked, Reader};
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 
 /// Keys in one statement at most: more than a page of pages can ask for.
 const MAX_BATCH: usize = 10_000;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Reads many values by their keys with one statement.
 pub trait Batch: Send + Sync + 'static {
@@ -29,7 +36,7 @@ pub trait Batch: Send + Sync + 'static {
 
     /// Reads the values of these keys; a key without a value is left out.
     fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Self::Key],
     ) -> impl Future<Output = Result<HashMap<Self::Key, Self::Value>>> + Send;
 }
@@ -37,31 +44,43 @@ pub trait Batch: Send + Sync + 'static {
 /// The loaders of one snapshot, made when first used.
 pub struct Loaders {
     snapshot: Arc<Snapshot>,
-    made: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// A document has few kinds of them.
+    made: Mutex<Vec<(TypeId, Arc<dyn Any + Send + Sync>)>>,
 }
 
 /// A loader for one kind of batch.
 pub struct Loader<B: Batch> {
-    inner: dataloader::cached::Loader<B::Key, Loaded<B::Value>, Runner<B>>,
+    batches: dataloader::cached::Loader<B::Key, Loaded<B::Value>, Runner<B>>,
+    state: Mutex<State<B::Key, B::Value>>,
 }
 
 /// The crate has no channel for errors, and wants a value for every key.
 type Loaded<V> = Result<Option<V>, Error>;
 
+struct State<K, V> {
+    found: HashMap<K, Loaded<V>>,
+    /// What the siblings of the level have stated until now.
+    asked: Vec<K>,
+    /// Held by those who wait for it, and gone with the last of them.
+    level: Option<WeakShared<Level>>,
+}
+
+/// Ends when what the siblings of a level have asked for is found.
+type Level = BoxFuture<'static, ()>;
+
 struct Runner<B> {
     snapshot: Arc<Snapshot>,
+    asked: Arc<Asked>,
     batch: std::marker::PhantomData<fn() -> B>,
 }
 
 impl<B: Batch> BatchFn<B::Key, Loaded<B::Value>> for Runner<B> {
     async fn load(&mut self, keys: &[B::Key]) -> HashMap<B::Key, Loaded<B::Value>> {
-        // Boxed, because the future of every key has room for this one, and the first of a batch runs it.
-        let found = Box::pin(async {
-            let conn = self.snapshot.conn().await?;
-            B::load(conn, keys).await
-        });
-        let found = found.await;
-        match found {
+        let found = async {
+            let reader = Reader::new(self.snapshot.conn().await?, &self.asked);
+            B::load(reader, keys).await
+        };
+        match found.await {
             Ok(mut found) => keys
                 .iter()
                 .map(|key| (key.clone(), Ok(found.remove(key))))
@@ -79,30 +98,92 @@ impl Loaders {
         }
     }
 
-    /// The loader of a batch.
-    pub(super) fn get<B: Batch>(&self) -> Arc<Loader<B>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let loader = made.entry(TypeId::of::<B>()).or_insert_with(|| {
-            let runner = Runner::<B> {
-                snapshot: self.snapshot.clone(),
-                batch: std::marker::PhantomData,
-            };
-            // One yield lets the siblings of a level state their keys; more only cost time.
-            let inner = dataloader::cached::Loader::new(runner)
-                .with_max_batch_size(MAX_BATCH)
-                .with_yield_count(1);
-            Arc::new(Loader { inner })
-        });
-        loader
-            .clone()
-            .downcast()
-            .expect("the entry was made for this type")
+    /// The loader of a batch, for an operation that asks for this.
+    pub(super) fn get<B: Batch>(&self, asked: impl FnOnce() -> Arc<Asked>) -> Arc<Loader<B>> {
+        let kind = TypeId::of::<B>();
+        let mut made = lock(&self.made);
+        let loader = match made.iter().find(|(made, _)| *made == kind) {
+            Some((_, loader)) => loader.clone(),
+            None => {
+                let loader = Arc::new(Loader::<B>::new(self.snapshot.clone(), asked()));
+                made.push((kind, loader.clone()));
+                loader
+            }
+        };
+        loader.downcast().expect("the entry was made for this type")
     }
 }
 
 impl<B: Batch> Loader<B> {
-    pub(super) async fn load(&self, key: B::Key) -> Result<Option<B::Value>> {
-        // `try_load`, because `load` panics when the leader of a batch was dropped with it.
-        self.inner.try_load(key).await.map_err(Error::internal)?
+    fn new(snapshot: Arc<Snapshot>, asked: Arc<Asked>) -> Self {
+        let runner = Runner {
+            snapshot,
+            asked,
+            batch: std::marker::PhantomData,
+        };
+        Self {
+            // A level states all its keys at once: there is nothing more to wait for.
+            batches: dataloader::cached::Loader::new(runner)
+                .with_max_batch_size(MAX_BATCH)
+                .with_yield_count(0),
+            state: Mutex::new(State {
+                found: HashMap::new(),
+                asked: Vec::new(),
+                level: None,
+            }),
+        }
     }
+
+    /// Loads one of what the siblings of a level ask for.
+    pub(super) async fn load(self: Arc<Self>, key: B::Key) -> Result<Option<B::Value>> {
+        let found = lock(&self.state).found.get(&key).cloned();
+        if let Some(found) = found {
+            return found;
+        }
+        let level = self.level(key.clone());
+        next_turn().await;
+        level.await;
+        let state = lock(&self.state);
+        state.found.get(&key).cloned().unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// The level that the key belongs to: the one that is being gathered, or else a new one.
+    fn level(self: &Arc<Self>, key: B::Key) -> Shared<Level> {
+        let mut state = lock(&self.state);
+        let gathered = state.level.as_ref().and_then(WeakShared::upgrade);
+        let level = gathered.unwrap_or_else(|| {
+            // Whoever asked before has given up.
+            state.asked.clear();
+            let level = self.clone().find().boxed().shared();
+            state.level = level.downgrade();
+            level
+        });
+        state.asked.push(key);
+        level
+    }
+
+    async fn find(self: Arc<Self>) {
+        let keys = {
+            let mut state = lock(&self.state);
+            state.level = None;
+            std::mem::take(&mut state.asked)
+        };
+        // It fails for a key without a value, and the runner has one for each.
+        let found = self.batches.try_load_many(keys).await.unwrap_or_default();
+        lock(&self.state).found.extend(found);
+    }
+}
+
+/// Lets the siblings of a level state their keys before the first of them reads. Unlike tokio's own, this does not look
+/// for what has arrived meanwhile, which is a system call.
+async fn next_turn() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

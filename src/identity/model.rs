@@ -10,7 +10,7 @@ use super::sessions::Ticket;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{tenants, users};
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::events::Position;
 use crate::graphql::change::Followed;
 use crate::graphql::scalar::CurrencyCode;
@@ -98,8 +98,23 @@ pub enum UserOrderField {
     Name,
 }
 
-impl Listed for User {
+impl Stored for Tenant {
+    const TABLE: &'static str = "tenants";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Stored for User {
     const TABLE: &'static str = "users";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for User {
     type Order = UserOrderField;
 
     fn order_column(order: UserOrderField) -> SortColumn {
@@ -114,9 +129,5 @@ impl Listed for User {
             UserOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
             UserOrderField::Name => SortValue::Text(self.name.clone()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Text, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::mfa::By;
@@ -21,7 +21,7 @@ use crate::db::directory::people;
 use crate::db::directory::{self, Account, Membership};
 use crate::db::id::Id;
 use crate::db::schema::{histories, tenants, users};
-use crate::db::select::Predicate;
+use crate::db::select::{Predicate, Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -47,16 +47,8 @@ impl Batch for TenantById {
     type Value = Arc<Tenant>;
     const READ: Permission = Permission::TenantRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<Tenant>]) -> Result<HashMap<Id<Tenant>, Arc<Tenant>>> {
-        let found: Vec<Tenant> = tenants::table
-            .filter(tenants::id.eq_any(keys))
-            .select(Tenant::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|tenant| (tenant.id, Arc::new(tenant)))
-            .collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Tenant>]) -> Result<HashMap<Id<Tenant>, Arc<Tenant>>> {
+        by_ids(reader, keys).await
     }
 }
 
@@ -68,13 +60,8 @@ impl Batch for UserById {
     type Value = Arc<User>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Arc<User>>> {
-        let found: Vec<User> = users::table
-            .filter(users::id.eq_any(keys))
-            .select(User::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found.into_iter().map(|user| (user.id, Arc::new(user))).collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Arc<User>>> {
+        by_ids(reader, keys).await
     }
 }
 

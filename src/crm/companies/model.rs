@@ -9,7 +9,7 @@ use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::companies;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::graphql::change::Followed;
 use crate::graphql::detail::Detail;
 use crate::graphql::reach::Belongs;
@@ -93,8 +93,20 @@ pub enum CompanyOrderField {
     Name,
 }
 
-impl Listed for Company {
+impl Stored for Company {
     const TABLE: &'static str = "companies";
+    const OPTIONAL: &'static [&'static [&'static str]] = &[
+        &["domain", "industry"],
+        &["email", "phone", "address"],
+        &["owner_id"],
+    ];
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Company {
     type Order = CompanyOrderField;
 
     fn order_column(order: CompanyOrderField) -> SortColumn {
@@ -111,9 +123,5 @@ impl Listed for Company {
             CompanyOrderField::UpdatedAt => SortValue::Time(self.updated_at.timestamp_micros()),
             CompanyOrderField::Name => SortValue::Text(self.name.clone()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

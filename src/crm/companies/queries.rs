@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::Company;
 use super::types::CompanyFilter;
 use crate::auth::{Permission, Rights};
 use crate::db::id::Id;
 use crate::db::schema::companies;
-use crate::db::select::{Listing, Predicate, contains_pattern};
+use crate::db::select::{Listing, Predicate, Reader, by_ids, contains_pattern};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -27,19 +27,8 @@ impl Batch for CompanyById {
     type Value = Arc<Company>;
     const READ: Permission = Permission::CompaniesRead;
 
-    async fn load(
-        conn: &AsyncPgConnection,
-        keys: &[Id<Company>],
-    ) -> Result<HashMap<Id<Company>, Arc<Company>>> {
-        let found: Vec<Company> = companies::table
-            .filter(companies::id.eq_any(keys))
-            .select(Company::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|company| (company.id, Arc::new(company)))
-            .collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Company>]) -> Result<HashMap<Id<Company>, Arc<Company>>> {
+        by_ids(reader, keys).await
     }
 }
 

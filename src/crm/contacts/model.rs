@@ -10,7 +10,7 @@ use crate::crm::companies::Company;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::contacts;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
 use crate::graphql::detail::Detail;
@@ -107,8 +107,20 @@ pub enum ContactOrderField {
     Name,
 }
 
-impl Listed for Contact {
+impl Stored for Contact {
     const TABLE: &'static str = "contacts";
+    const OPTIONAL: &'static [&'static [&'static str]] = &[
+        &["email", "phone", "job_title"],
+        &["company_id"],
+        &["source", "rating", "notes", "owner_id"],
+    ];
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Contact {
     type Order = ContactOrderField;
 
     fn order_column(order: ContactOrderField) -> SortColumn {
@@ -125,9 +137,5 @@ impl Listed for Contact {
             ContactOrderField::UpdatedAt => SortValue::Time(self.updated_at.timestamp_micros()),
             ContactOrderField::Name => SortValue::Text(self.name.clone()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

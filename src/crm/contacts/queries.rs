@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::Contact;
 use super::model::ContactOrderField;
@@ -14,7 +14,7 @@ use crate::auth::{Permission, Rights};
 use crate::crm::companies::{self, Company, CompanyById};
 use crate::db::id::Id;
 use crate::db::schema::contacts;
-use crate::db::select::{Listing, Predicate, contains_pattern};
+use crate::db::select::{Listing, Predicate, Reader, by_ids, contains_pattern};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, Problem, ProblemCode, Result};
@@ -30,19 +30,8 @@ impl Batch for ContactById {
     type Value = Arc<Contact>;
     const READ: Permission = Permission::ContactsRead;
 
-    async fn load(
-        conn: &AsyncPgConnection,
-        keys: &[Id<Contact>],
-    ) -> Result<HashMap<Id<Contact>, Arc<Contact>>> {
-        let found: Vec<Contact> = contacts::table
-            .filter(contacts::id.eq_any(keys))
-            .select(Contact::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|contact| (contact.id, Arc::new(contact)))
-            .collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Contact>]) -> Result<HashMap<Id<Contact>, Arc<Contact>>> {
+        by_ids(reader, keys).await
     }
 }
 

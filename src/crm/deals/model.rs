@@ -13,7 +13,7 @@ use crate::crm::pipelines::{Pipeline, PipelineStage, StageKind};
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::{deal_stage_changes, deals};
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::db::text_enum::text_enum;
 use crate::events::Event;
 use crate::graphql::change::{self, FieldChange, Followed};
@@ -228,8 +228,26 @@ pub enum DealOrderField {
     Amount,
 }
 
-impl Listed for Deal {
+impl Stored for Deal {
     const TABLE: &'static str = "deals";
+    const OPTIONAL: &'static [&'static [&'static str]] = &[
+        &["contact_id"],
+        &["company_id", "owner_id"],
+        &[
+            "expected_close_date",
+            "closed_at",
+            "lost_reason",
+            "next_step",
+            "description",
+        ],
+    ];
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Deal {
     type Order = DealOrderField;
 
     fn order_column(order: DealOrderField) -> SortColumn {
@@ -249,18 +267,21 @@ impl Listed for Deal {
             DealOrderField::Amount => SortValue::Int(self.amount),
         }
     }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
-    }
 }
 
 /// The one order of a deal's stage changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByEntry;
 
-impl Listed for DealStageChange {
+impl Stored for DealStageChange {
     const TABLE: &'static str = "deal_stage_changes";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for DealStageChange {
     type Order = ByEntry;
 
     fn order_column(_: ByEntry) -> SortColumn {
@@ -269,9 +290,5 @@ impl Listed for DealStageChange {
 
     fn order_value(&self, _: ByEntry) -> SortValue {
         SortValue::Time(self.entered_at.timestamp_micros())
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

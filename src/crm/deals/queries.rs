@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Date, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use rust_decimal::Decimal;
 
 use super::model::{ByEntry, Deal, DealOrderField, DealStageChange, STAGE_CHANGED};
@@ -17,7 +17,7 @@ use crate::crm::contacts::{self, Contact, ContactById};
 use crate::crm::pipelines::PipelineStage;
 use crate::db::id::Id;
 use crate::db::schema::{deal_stage_changes, deals};
-use crate::db::select::Predicate;
+use crate::db::select::{Predicate, Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -35,13 +35,8 @@ impl Batch for DealById {
     type Value = Arc<Deal>;
     const READ: Permission = Permission::DealsRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<Deal>]) -> Result<HashMap<Id<Deal>, Arc<Deal>>> {
-        let found: Vec<Deal> = deals::table
-            .filter(deals::id.eq_any(keys))
-            .select(Deal::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found.into_iter().map(|deal| (deal.id, Arc::new(deal))).collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Deal>]) -> Result<HashMap<Id<Deal>, Arc<Deal>>> {
+        by_ids(reader, keys).await
     }
 }
 
@@ -54,18 +49,10 @@ impl Batch for StageChangeById {
     const READ: Permission = Permission::DealsRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Id<DealStageChange>],
     ) -> Result<HashMap<Id<DealStageChange>, Arc<DealStageChange>>> {
-        let found: Vec<DealStageChange> = deal_stage_changes::table
-            .filter(deal_stage_changes::id.eq_any(keys))
-            .select(DealStageChange::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|change| (change.id, Arc::new(change)))
-            .collect())
+        by_ids(reader, keys).await
     }
 }
 
@@ -192,7 +179,7 @@ impl Batch for StageTotals {
     const READ: Permission = Permission::DealsRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        conn: Reader<'_>,
         keys: &[Id<PipelineStage>],
     ) -> Result<HashMap<Id<PipelineStage>, Totals>> {
         let rows: Vec<CurrencyTotal> = statement(

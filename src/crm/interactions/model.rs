@@ -12,7 +12,7 @@ use crate::crm::deals::Deal;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::interactions;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
 use crate::graphql::reach::{ABOUT, Belongs};
@@ -121,8 +121,27 @@ pub enum InteractionOrderField {
     CreatedAt,
 }
 
-impl Listed for Interaction {
+impl Stored for Interaction {
     const TABLE: &'static str = "interactions";
+    const OPTIONAL: &'static [&'static [&'static str]] = &[
+        &["contact_id", "company_id", "deal_id", "created_by_id"],
+        &["content"],
+        &[
+            "direction",
+            "channel",
+            "outcome",
+            "next_action",
+            "scheduled_at",
+            "completed_at",
+        ],
+    ];
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Interaction {
     type Order = InteractionOrderField;
 
     fn order_column(order: InteractionOrderField) -> SortColumn {
@@ -137,9 +156,5 @@ impl Listed for Interaction {
             InteractionOrderField::OccurredAt => SortValue::Time(self.occurred_at.timestamp_micros()),
             InteractionOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::model::InteractionOrderField;
 use super::types::InteractionFilter;
@@ -16,7 +16,7 @@ use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
 use crate::db::id::Id;
 use crate::db::schema::interactions;
-use crate::db::select::Predicate;
+use crate::db::select::{Predicate, Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -33,18 +33,10 @@ impl Batch for InteractionById {
     const READ: Permission = Permission::InteractionsRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Id<Interaction>],
     ) -> Result<HashMap<Id<Interaction>, Arc<Interaction>>> {
-        let found: Vec<Interaction> = interactions::table
-            .filter(interactions::id.eq_any(keys))
-            .select(Interaction::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|interaction| (interaction.id, Arc::new(interaction)))
-            .collect())
+        by_ids(reader, keys).await
     }
 }
 

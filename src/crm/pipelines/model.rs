@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{pipeline_stages, pipelines};
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
 
@@ -100,8 +100,23 @@ pub enum PipelineOrderField {
     Name,
 }
 
-impl Listed for Pipeline {
+impl Stored for PipelineStage {
+    const TABLE: &'static str = "pipeline_stages";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Stored for Pipeline {
     const TABLE: &'static str = "pipelines";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Pipeline {
     type Order = PipelineOrderField;
 
     fn order_column(order: PipelineOrderField) -> SortColumn {
@@ -116,9 +131,5 @@ impl Listed for Pipeline {
             PipelineOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
             PipelineOrderField::Name => SortValue::Text(self.name.clone()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::model::{DEFAULT_STAGES, Pipeline, PipelineStage};
 use super::types::PipelineFilter;
 use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::{pipeline_stages, pipelines, tenants};
-use crate::db::select::Predicate;
+use crate::db::select::{Predicate, Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::Batch;
@@ -26,19 +26,8 @@ impl Batch for PipelineById {
     type Value = Arc<Pipeline>;
     const READ: Permission = Permission::PipelinesRead;
 
-    async fn load(
-        conn: &AsyncPgConnection,
-        keys: &[Id<Pipeline>],
-    ) -> Result<HashMap<Id<Pipeline>, Arc<Pipeline>>> {
-        let found: Vec<Pipeline> = pipelines::table
-            .filter(pipelines::id.eq_any(keys))
-            .select(Pipeline::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|pipeline| (pipeline.id, Arc::new(pipeline)))
-            .collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<HashMap<Id<Pipeline>, Arc<Pipeline>>> {
+        by_ids(reader, keys).await
     }
 }
 
@@ -51,18 +40,10 @@ impl Batch for StageById {
     const READ: Permission = Permission::PipelinesRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Id<PipelineStage>],
     ) -> Result<HashMap<Id<PipelineStage>, Arc<PipelineStage>>> {
-        let found: Vec<PipelineStage> = pipeline_stages::table
-            .filter(pipeline_stages::id.eq_any(keys))
-            .select(PipelineStage::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found
-            .into_iter()
-            .map(|stage| (stage.id, Arc::new(stage)))
-            .collect())
+        by_ids(reader, keys).await
     }
 }
 
@@ -74,10 +55,7 @@ impl Batch for StagesByPipeline {
     type Value = Arc<Vec<Arc<PipelineStage>>>;
     const READ: Permission = Permission::PipelinesRead;
 
-    async fn load(
-        conn: &AsyncPgConnection,
-        keys: &[Id<Pipeline>],
-    ) -> Result<HashMap<Id<Pipeline>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<HashMap<Id<Pipeline>, Self::Value>> {
         let found: Vec<PipelineStage> = pipeline_stages::table
             .filter(pipeline_stages::pipeline_id.eq_any(keys))
             .order((pipeline_stages::pipeline_id, pipeline_stages::position))

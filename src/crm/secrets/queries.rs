@@ -15,6 +15,7 @@ use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::db::id::Id;
 use crate::db::schema::{companies, company_secrets};
+use crate::db::select::Reader;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -30,7 +31,7 @@ impl Batch for SecretsByCompany {
     const READ: Permission = Permission::SensitiveRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        conn: Reader<'_>,
         keys: &[Id<Company>],
     ) -> Result<HashMap<Id<Company>, Arc<Vec<CompanySecret>>>> {
         let found: Vec<CompanySecret> = company_secrets::table

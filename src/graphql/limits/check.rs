@@ -1,6 +1,7 @@
 //! Rules of GraphQL that the executor's own validation leaves out, and the operations of a document made ready.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use async_graphql::parser::types::{
     BaseType, Directive, DocumentOperations, ExecutableDocument, Field, InlineFragment, OperationDefinition,
@@ -16,6 +17,7 @@ use super::{
     BAD_USER_INPUT, INTROSPECTION_DISABLED, Limits, Refusal, TOO_COMPLEX, VALIDATION_FAILED, too_complex,
 };
 use crate::db::id::read_id_of;
+use crate::db::select::Asked;
 
 /// Bytes that a node of a parsed document takes, estimated for the cache.
 const NODE_BYTES: u64 = 300;
@@ -35,6 +37,8 @@ pub(super) struct Operation {
     pub(super) after: Option<After>,
     /// Whether no object of the answer is asked for the same field twice.
     pub(super) distinct: bool,
+    /// What its fields can show of rows.
+    pub(super) asked: Arc<Asked>,
 }
 
 /// The argument `after` of a subscription.
@@ -209,6 +213,7 @@ pub(super) fn operations(
                 variables: variables.collect(),
                 cost: cost::of_operation(document, definition.ty, set, shape, limits)?,
                 distinct: distinct(document, set),
+                asked: Arc::new(asked(set, &reduced)),
                 document: reduced,
                 bytes: nodes * NODE_BYTES,
                 root_fields: answered(&roots),
@@ -216,6 +221,28 @@ pub(super) fn operations(
             })
         })
         .collect()
+}
+
+/// The names of all fields of an operation and of the fragments that it reaches.
+fn asked(set: &SelectionSet, reduced: &ExecutableDocument) -> Asked {
+    fn collect<'a>(set: &'a SelectionSet, names: &mut HashSet<&'a str>) {
+        for selection in &set.items {
+            match &selection.node {
+                Selection::Field(field) => {
+                    names.insert(&field.node.name.node);
+                    collect(&field.node.selection_set.node, names);
+                }
+                Selection::InlineFragment(inline) => collect(&inline.node.selection_set.node, names),
+                Selection::FragmentSpread(_) => {}
+            }
+        }
+    }
+    let mut names = HashSet::new();
+    collect(set, &mut names);
+    for fragment in reduced.fragments.values() {
+        collect(&fragment.node.selection_set.node, &mut names);
+    }
+    Asked::of(names)
 }
 
 /// Whether no object asks for the same field twice, whichever of the fragments apply to it. How large the unfolded document

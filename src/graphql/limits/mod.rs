@@ -428,7 +428,9 @@ impl Prepared {
         if self.operation().distinct {
             request = request.data(Distinct);
         }
-        request.variables(self.variables.clone())
+        request
+            .data(self.operation().asked.clone())
+            .variables(self.variables.clone())
     }
 
     /// From where a subscription goes on: the argument `after` of its field.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::auth::Role;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::invitations;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::identity::{CustomRole, User};
 
 /// A person who may become a user of the tenant. It is gone once they have, or when it is revoked.
@@ -38,8 +38,15 @@ pub enum InvitationOrderField {
     CreatedAt,
 }
 
-impl Listed for Invitation {
+impl Stored for Invitation {
     const TABLE: &'static str = "invitations";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Invitation {
     type Order = InvitationOrderField;
 
     fn order_column(order: InvitationOrderField) -> SortColumn {
@@ -52,9 +59,5 @@ impl Listed for Invitation {
         match order {
             InvitationOrderField::CreatedAt => SortValue::Time(self.created_at.timestamp_micros()),
         }
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

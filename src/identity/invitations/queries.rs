@@ -6,12 +6,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::model::Invitation;
 use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::{invitations, users};
+use crate::db::select::{Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -27,15 +28,10 @@ impl Batch for InvitationById {
     const READ: Permission = Permission::UsersWrite;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Id<Invitation>],
     ) -> Result<HashMap<Id<Invitation>, Arc<Invitation>>> {
-        let found: Vec<Invitation> = invitations::table
-            .filter(invitations::id.eq_any(keys))
-            .select(Invitation::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found.into_iter().map(|it| (it.id, Arc::new(it))).collect())
+        by_ids(reader, keys).await
     }
 }
 

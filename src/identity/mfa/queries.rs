@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Bool, Integer, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::super::User;
@@ -14,6 +14,7 @@ use super::model::{Pending, TRIES};
 use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::{pending_sign_ins, users};
+use crate::db::select::Reader;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::Result;
@@ -27,7 +28,7 @@ impl Batch for SecondFactorOfUser {
     type Key = Id<User>;
     type Value = bool;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<User>]) -> Result<HashMap<Id<User>, bool>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, bool>> {
         let found: Vec<(Id<User>, bool)> = users::table
             .filter(users::id.eq_any(keys))
             .select((users::id, users::has_second_factor))

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::auth::{Permission, Permissions, Reach, Resource, Rights, Role, Scope};
 use crate::db::id::{Id, Kind};
 use crate::db::schema::custom_roles;
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::graphql::change::Followed;
 
 /// A role that a tenant has made for itself.
@@ -92,8 +92,15 @@ impl Followed for CustomRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByName;
 
-impl Listed for CustomRole {
+impl Stored for CustomRole {
     const TABLE: &'static str = "custom_roles";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for CustomRole {
     type Order = ByName;
 
     fn order_column(_: ByName) -> SortColumn {
@@ -102,9 +109,5 @@ impl Listed for CustomRole {
 
     fn order_value(&self, _: ByName) -> SortValue {
         SortValue::Text(self.name.clone())
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

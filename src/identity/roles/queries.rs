@@ -6,13 +6,14 @@ use std::sync::Arc;
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::model::CustomRole;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::directory::Revocation;
 use crate::db::id::Id;
 use crate::db::schema::{custom_roles, users};
+use crate::db::select::{Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -28,15 +29,10 @@ impl Batch for CustomRoleById {
     const READ: Permission = Permission::UsersRead;
 
     async fn load(
-        conn: &AsyncPgConnection,
+        reader: Reader<'_>,
         keys: &[Id<CustomRole>],
     ) -> Result<HashMap<Id<CustomRole>, Arc<CustomRole>>> {
-        let found: Vec<CustomRole> = custom_roles::table
-            .filter(custom_roles::id.eq_any(keys))
-            .select(CustomRole::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found.into_iter().map(|role| (role.id, Arc::new(role))).collect())
+        by_ids(reader, keys).await
     }
 }
 

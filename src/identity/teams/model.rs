@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::auth::Permission;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{team_members, teams};
-use crate::db::select::{Listed, SortColumn, SortValue};
+use crate::db::select::{Listed, SortColumn, SortValue, Stored};
 use crate::graphql::change::Followed;
 use crate::identity::User;
 
@@ -54,8 +54,15 @@ impl Followed for Team {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByName;
 
-impl Listed for Team {
+impl Stored for Team {
     const TABLE: &'static str = "teams";
+
+    fn row_id(&self) -> Uuid {
+        self.id.uuid()
+    }
+}
+
+impl Listed for Team {
     type Order = ByName;
 
     fn order_column(_: ByName) -> SortColumn {
@@ -64,9 +71,5 @@ impl Listed for Team {
 
     fn order_value(&self, _: ByName) -> SortValue {
         SortValue::Text(self.name.clone())
-    }
-
-    fn row_id(&self) -> Uuid {
-        self.id.uuid()
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 
 use super::model::{Team, TeamMember};
 use crate::auth::Permission;
 use crate::db::id::Id;
 use crate::db::schema::{team_members, teams};
+use crate::db::select::{Reader, by_ids};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
@@ -25,13 +26,8 @@ impl Batch for TeamById {
     type Value = Arc<Team>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Arc<Team>>> {
-        let found: Vec<Team> = teams::table
-            .filter(teams::id.eq_any(keys))
-            .select(Team::as_select())
-            .load(&mut &*conn)
-            .await?;
-        Ok(found.into_iter().map(|team| (team.id, Arc::new(team))).collect())
+    async fn load(reader: Reader<'_>, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Arc<Team>>> {
+        by_ids(reader, keys).await
     }
 }
 
@@ -43,7 +39,7 @@ impl Batch for MembersByTeam {
     type Value = Arc<Vec<TeamMember>>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Self::Value>> {
         let found: Vec<(Id<Team>, TeamMember)> = team_members::table
             .filter(team_members::team_id.eq_any(keys))
             .order((team_members::is_lead.desc(), team_members::user_id))
@@ -69,7 +65,7 @@ impl Batch for TeamsByUser {
     type Value = Arc<Vec<Arc<Team>>>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: &AsyncPgConnection, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Self::Value>> {
         let found: Vec<(Id<User>, Team)> = team_members::table
             .inner_join(
                 teams::table.on(teams::tenant_id
