@@ -4,9 +4,7 @@ pub mod changes;
 
 use std::sync::Arc;
 
-use async_graphql::{
-    Context, Interface, MergedObject, MergedSubscription, Object, SDLExportOptions, ValidationMode,
-};
+use async_graphql::{Context, Interface, MergedObject, MergedSubscription, Object, SDLExportOptions};
 
 use self::changes::ChangesSubscription;
 use crate::audit::AuditQuery;
@@ -30,7 +28,7 @@ use crate::crypto::Vault;
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
-use crate::graphql::limits::{self, Documents, Limits};
+use crate::graphql::limits::{self, CheckedBefore, Documents, Limits};
 use crate::graphql::{Batch, ContextExt, Eager};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
@@ -262,7 +260,7 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         .data(mail)
         .data(sign_up)
         .data(providers)
-        .validation_mode(ValidationMode::Fast)
+        .extension(CheckedBefore)
         .finish();
     let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);
     (schema, documents)

@@ -22,14 +22,15 @@ use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, N
 use async_graphql::futures_util::FutureExt;
 use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::{
-    ErrorExtensionValues, ObjectType, Pos, Request, SchemaBuilder, ServerError, SubscriptionType,
-    ValidationMode, ValidationResult, Value, Variables,
+    CacheControl, ErrorExtensionValues, ObjectType, Pos, Request, SchemaBuilder, ServerError,
+    SubscriptionType, ValidationMode, ValidationResult, Value, Variables,
 };
 use async_graphql_value::Value as Literal;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::eager::Distinct;
+use crate::db::select::Asked;
 use check::Operation;
 pub use shape::IdKinds;
 use shape::Shape;
@@ -184,8 +185,7 @@ pub type Validator = Box<dyn Fn(ExecutableDocument) -> Vec<ServerError> + Send +
 
 /// A [`Validator`] from a builder of the schema that will execute.
 ///
-/// A document is validated once, when it is first seen, so the executing schema can be built with
-/// [`ValidationMode::Fast`] and spend nothing on rules that were already kept.
+/// A document is validated once, when it is first seen: the executing schema is built with [`CheckedBefore`].
 pub fn validator<Q, M, S>(builder: SchemaBuilder<Q, M, S>) -> Validator
 where
     Q: ObjectType + 'static,
@@ -210,6 +210,34 @@ where
             )],
         }
     })
+}
+
+/// Spares requests of documents that passed the guard what the executor would check again. Any other is checked.
+pub struct CheckedBefore;
+
+impl ExtensionFactory for CheckedBefore {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(CheckedBefore)
+    }
+}
+
+#[async_graphql::async_trait::async_trait]
+impl Extension for CheckedBefore {
+    async fn validation(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        next: NextValidation<'_>,
+    ) -> Result<ValidationResult, Vec<ServerError>> {
+        // Only a prepared request carries this.
+        if ctx.data_opt::<Arc<Asked>>().is_none() {
+            return next.run(ctx).await;
+        }
+        Ok(ValidationResult {
+            cache_control: CacheControl::default(),
+            complexity: 0,
+            depth: 0,
+        })
+    }
 }
 
 /// Ends every request after validation: without errors when the document is valid.

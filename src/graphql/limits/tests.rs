@@ -154,10 +154,25 @@ async fn run(query: &str, variables: Value) -> async_graphql::Response {
         .prepare(query, None, vars(variables))
         .unwrap_or_else(|refusal| panic!("{refusal}"));
     builder()
-        .validation_mode(ValidationMode::Fast)
+        .extension(CheckedBefore)
         .finish()
         .execute(prepared.request())
         .await
+}
+
+#[tokio::test]
+async fn only_what_has_passed_the_guard_is_not_checked_again() {
+    let schema = builder().extension(CheckedBefore).finish();
+    let past_the_guard = schema.execute("{ hello { nonsense } }").await;
+    assert!(past_the_guard.is_err(), "{past_the_guard:?}");
+    assert_eq!(past_the_guard.data, async_graphql::Value::Null);
+    // What only a check would refuse shows that there was none.
+    let mut prepared = documents()
+        .prepare("{ hello }", None, Variables::default())
+        .unwrap()
+        .request();
+    prepared.set_parsed_query(async_graphql::parser::parse_query("{ hello(nonsense: 1) }").unwrap());
+    assert!(schema.execute(prepared).await.is_ok());
 }
 
 /// `depth` fragments below one another, each spread `width` times by the one before.
