@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_graphql::{Context, Pos, Response};
 use diesel_async::AsyncPgConnection;
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -322,10 +323,12 @@ pub trait ContextExt {
     ///
     /// # Errors
     /// [`Error::Forbidden`] with the permission that is missing, whether there is such a record or not.
-    fn load<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
+    ///
+    /// Boxed: the executor makes room for an object's largest resolver whenever it resolves any of its fields.
+    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'static, Result<Option<B::Value>>>;
 
     /// As [`ContextExt::load`], for what the viewer knows of anyway: themselves, and their tenant.
-    fn load_known<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send;
+    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'static, Result<Option<B::Value>>>;
 
     /// Loads what a record refers to, if anything. Resolvers of nullable fields answer `Option<Result<…>>` like this:
     /// then an error makes this one field null, and not, as with `Result<Option<…>>`, everything around it.
@@ -352,16 +355,18 @@ impl ContextExt for Context<'_> {
         self.data_opt::<Arc<Asked>>().cloned().unwrap_or_default()
     }
 
-    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Value>> {
-        self.viewer()?.require(B::READ)?;
-        self.load_known::<B>(key).await
+    fn load<B: Batch>(&self, key: B::Key) -> BoxFuture<'static, Result<Option<B::Value>>> {
+        match self.viewer().and_then(|viewer| viewer.require(B::READ)) {
+            Ok(()) => self.load_known::<B>(key),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
-    fn load_known<B: Batch>(&self, key: B::Key) -> impl Future<Output = Result<Option<B::Value>>> + Send {
-        let loader = self
-            .reading()
-            .map(|reading| reading.loaders.get::<B>(|| self.asked()));
-        async move { loader?.load(key).await }
+    fn load_known<B: Batch>(&self, key: B::Key) -> BoxFuture<'static, Result<Option<B::Value>>> {
+        match self.reading() {
+            Ok(reading) => Box::pin(reading.loaders.get::<B>(|| self.asked()).load(key)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     async fn relation<B: Batch>(

@@ -100,7 +100,7 @@ pub(super) async fn object<T: ObjectType + ?Sized>(
     if ctx.data_opt::<Distinct>().is_some() {
         // Of a field the name is plain.
         let name = |at: usize| Some(fields[at].node.response_key().node.as_str());
-        return json(b'{', answers, name, b'}').await;
+        return json([b'{', b'}'], 40, answers, name).await;
     }
     let mut tree = IndexMap::with_capacity(fields.len());
     let values = all(answers).await?;
@@ -121,7 +121,7 @@ async fn list<T: ObjectType>(ctx: &ContextSelectionSet<'_>, objects: &[T]) -> Se
             })
     });
     if ctx.data_opt::<Distinct>().is_some() {
-        return json(b'[', items, |_| None, b']').await;
+        return json([b'[', b']'], 200, items, |_| None).await;
     }
     Ok(Value::List(all(items).await?))
 }
@@ -198,12 +198,12 @@ async fn all<F: Future<Output = ServerResult<Value>>>(
 
 /// Waits for all, and writes them as JSON. What is there at once is written at once, and leaves a hole for what is late.
 async fn json<'a, F: Future<Output = ServerResult<Value>>>(
-    begin: u8,
+    [begin, end]: [u8; 2],
+    likely_size: usize,
     futures: impl ExactSizeIterator<Item = F>,
     name: impl Fn(usize) -> Option<&'a str>,
-    end: u8,
 ) -> ServerResult<Value> {
-    let mut json = Vec::with_capacity(32 * futures.len() + 2);
+    let mut json = Vec::with_capacity(likely_size * futures.len() + 2);
     let mut holes = Vec::new();
     json.push(begin);
     let late = join(futures, |at, value| {
@@ -225,7 +225,7 @@ async fn json<'a, F: Future<Output = ServerResult<Value>>>(
     if late.is_empty() {
         return Ok(Value::Binary(json.into()));
     }
-    let mut whole = Vec::with_capacity(json.len() + 64 * late.len());
+    let mut whole = Vec::with_capacity(json.len() + likely_size * late.len());
     let mut written = 0;
     for (hole, value) in std::iter::zip(holes, late) {
         whole.extend_from_slice(&json[written..hole]);

@@ -107,10 +107,11 @@ pub(super) fn listed(
     // PostgreSQL has made the searched column lower case, and does so with the pattern: other rules might differ.
     let pattern = contains_pattern(&sought(text.to_owned())?);
     let search = if rights.permits(Permission::ContactDetailsRead) {
-        Predicate::sql("search_contacts(lower(?))").bind::<Text, _>(pattern)
+        Predicate::sql("find_contacts(lower(?))").bind::<Text, _>(pattern)
     } else {
         // Who may not see an e-mail address would find it out letter by letter.
-        let named = "(SELECT * FROM search_contacts(lower(?)) AS found WHERE lower(found.name) LIKE lower(?)) AS named";
+        let named =
+            "(SELECT * FROM find_contacts(lower(?)) AS found WHERE lower(found.name) LIKE lower(?)) AS named";
         Predicate::sql(named)
             .bind::<Text, _>(pattern.clone())
             .bind::<Text, _>(pattern)
