@@ -4,7 +4,7 @@
 //! read from, so a cached row is never older than the rest of the answer.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,7 @@ type Loaded<V> = Result<Option<V>, Error>;
 struct State<K, V> {
     found: HashMap<K, Loaded<V>>,
     /// What the siblings of the level have stated until now.
-    asked: Vec<K>,
+    asked: HashSet<K>,
     /// Held by those who wait for it, and gone with the last of them.
     level: Option<WeakShared<Level>>,
 }
@@ -128,7 +128,7 @@ impl<B: Batch> Loader<B> {
                 .with_yield_count(0),
             state: Mutex::new(State {
                 found: HashMap::new(),
-                asked: Vec::new(),
+                asked: HashSet::new(),
                 level: None,
             }),
         }
@@ -158,7 +158,7 @@ impl<B: Batch> Loader<B> {
             state.level = level.downgrade();
             level
         });
-        state.asked.push(key);
+        state.asked.insert(key);
         level
     }
 
@@ -169,6 +169,7 @@ impl<B: Batch> Loader<B> {
             std::mem::take(&mut state.asked)
         };
         // It fails for a key without a value, and the runner has one for each.
+        let keys = keys.into_iter().collect();
         let found = self.batches.try_load_many(keys).await.unwrap_or_default();
         lock(&self.state).found.extend(found);
     }
