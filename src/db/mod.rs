@@ -159,7 +159,10 @@ impl Database {
                 return Err(Error::Unavailable);
             }
         };
-        let pooled = match self.warm.take() {
+        // Before a tenant is known a warm one costs a COMMIT first.
+        let spare = tenant.is_none() && self.pool.status().available > 0;
+        let warm = if spare { None } else { self.warm.take() };
+        let pooled = match warm {
             Some(warm) => warm,
             None => self.pool.get().await?,
         };

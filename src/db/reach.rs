@@ -131,7 +131,7 @@ impl Sight {
     }
 
     /// What is said in the message that begins a transaction. The answer to it must be short, whatever is said: nobody
-    /// takes it from the wire before the answers to the queries behind it.
+    /// takes it from the driver before the answers to the queries behind it, and the driver keeps no more than two pieces.
     pub(super) fn settings(&self) -> String {
         let tenant = self.tenant;
         let mut sql = format!("SET LOCAL app.tenant_id = '{tenant}'");

@@ -257,7 +257,8 @@ pub trait Stored: Sized + Send + Sync + 'static {
     const TABLE: &'static str;
     /// Columns that may be NULL, and that nothing but the field of their name shows: `lost_reason` is `lostReason`,
     /// `owner_id` is `owner`. They are in groups: one is read when a document has a field for any of its columns. Each
-    /// choice of groups is a statement that every connection keeps prepared, so there are few.
+    /// choice of groups is a statement that every connection keeps prepared, so there are few, and where there is a
+    /// condition all are read.
     const OPTIONAL: &'static [&'static [&'static str]] = &[];
 
     /// The row's id.
@@ -404,6 +405,9 @@ pub struct Asked {
 /// A kind of row, and a column of it that is read in any case.
 type Chosen = (TypeId, &'static str);
 
+/// Stands for all columns.
+const EVERY: &str = "*";
+
 impl Asked {
     /// Of rows nothing will be shown but by fields of these names.
     pub fn of<'a>(fields: impl IntoIterator<Item = &'a str>) -> Self {
@@ -442,6 +446,7 @@ impl Asked {
         (R::construct_selection().to_sql(&mut builder, &Pg)).expect("a list of columns is always SQL");
         let all = builder.finish();
         let left_out: HashSet<&str> = (R::OPTIONAL.iter())
+            .filter(|_| always != EVERY)
             .filter(|group| !group.iter().any(|column| *column == always || self.shows(column)))
             .flat_map(|group| group.iter().copied())
             .collect();
@@ -449,6 +454,10 @@ impl Asked {
             let name = column.rsplit('"').nth(1).unwrap_or_default();
             if left_out.contains(name) { "NULL" } else { column }
         });
+        debug_assert!(
+            left_out.iter().all(|name| all.contains(&format!("\"{name}\""))),
+            "{left_out:?}"
+        );
         let text: Arc<str> = wanted.collect::<Vec<_>>().join(", ").into();
         columns.push((chosen, text.clone()));
         text
@@ -628,6 +637,8 @@ where
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         let cached = predicate.is_common();
+        // There are many conditions, and each is a statement already that connections keep.
+        let always = if predicate.is_empty() { "" } else { EVERY };
         let matching = Predicate::all([predicate, page.keyset::<R>()]);
         let wanted = if matching.is_empty() {
             "true"
@@ -636,7 +647,7 @@ where
         };
         let sql = format!(
             "SELECT {} FROM {} WHERE {wanted} {} LIMIT ?",
-            reader.asked.columns::<R>(""),
+            reader.asked.columns::<R>(always),
             R::TABLE,
             page.order_by::<R>()
         );
@@ -655,6 +666,7 @@ where
         page: &'a PageRequest<R::Order>,
     ) -> BoxFuture<'a, Result<Found<R>>> {
         let column = R::order_column(page.order).name();
+        let always = if listing.size() == 0 { "" } else { EVERY };
         let found = match listing.into_found::<R>(column).bounded() {
             Ok(found) => found,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
@@ -669,7 +681,7 @@ where
             "WITH found AS ({}) SELECT {}, (SELECT count(*) FROM found) FROM {} \
              WHERE ctid = ANY (ARRAY(SELECT place FROM found{after}{} {order} LIMIT ?)) {order}",
             found.sql,
-            reader.asked.columns::<R>(""),
+            reader.asked.columns::<R>(always),
             R::TABLE,
             keyset.sql
         );

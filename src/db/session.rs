@@ -24,14 +24,25 @@ use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
 use crate::error::{Error, Result};
 
-/// How a transaction begins on a connection that is in none.
-const BEGIN: &str = "BEGIN";
-/// How it begins where a read is still open that has [ended](super::warm). Of what kind it is must be said again: after a
-/// read that failed, PostgreSQL does not go on with one of the same kind.
-const FOLLOW: &str = "COMMIT AND CHAIN; SET TRANSACTION";
+/// How a transaction begins.
+struct Kind {
+    /// On a connection that is in none.
+    fresh: &'static str,
+    /// Where a read is still open that has [ended](super::warm).
+    following: &'static str,
+}
 
-const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const WRITE: &str = "ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// Of what kind it is must be said again: after a read that failed, PostgreSQL does not go on with one of the same kind.
+const READ: Kind = Kind {
+    fresh: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    following: "COMMIT AND CHAIN; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+};
+
+/// Of the kind that the database has by default: its operator may have made it one that only reads.
+const WRITE: Kind = Kind {
+    fresh: "BEGIN",
+    following: "COMMIT; BEGIN",
+};
 
 /// A connection inside a transaction of one tenant.
 struct Lease {
@@ -44,19 +55,19 @@ struct Lease {
 }
 
 impl Lease {
-    async fn begin(db: &Database, kind: &str, sight: &Sight) -> Result<Self> {
+    async fn begin(db: &Database, kind: Kind, sight: &Sight) -> Result<Self> {
         let mut connection = db.connection_of(Some(sight.tenant())).await?;
         let begin = if is_warm(&mut connection) {
-            FOLLOW
+            kind.following
         } else {
             // diesel must know of the transaction, so that the pool discards the connection when we are dropped in its midst.
             change_depth(&mut connection, TransactionDepthChange::IncreaseDepth)?;
-            BEGIN
+            kind.fresh
         };
         let connection = Arc::new(connection);
         let started = {
             let connection = connection.clone();
-            let sql = format!("{begin} {kind}; {}", sight.settings());
+            let sql = format!("{begin}; {}", sight.settings());
             // Unconstrained, so that an answer that is there is seen at once.
             unconstrained(async move { (&mut &**connection).batch_execute(&sql).await })
         };
@@ -136,22 +147,22 @@ impl Snapshot {
         if let Some(lease) = self.lease.get() {
             return Ok(&lease.connection);
         }
-        // Boxed, because every loader's future has room for this one, and one of them needs it.
-        let begin = self
-            .lease
-            .get_or_try_init(|| Lease::begin(&self.db, READ, &self.sight));
-        Ok(&Box::pin(begin).await?.connection)
+        let begin = || Lease::begin(&self.db, READ, &self.sight);
+        Ok(&self.lease.get_or_try_init(begin).await?.connection)
     }
 
-    /// Says that everything that was asked has been answered, to the last row, and that nothing will be asked any more. The
-    /// connection is then left for the next as it is: PostgreSQL has nothing more to do on it. Who goes away earlier leaves
-    /// it, perhaps, with a query that runs for long, and nobody should have to wait behind that.
+    /// Says that nothing will be asked any more, and whether everything that was asked has been answered, to the last row.
+    /// If so, the connection is left for the next as it is: PostgreSQL has nothing more to do on it. Who goes away earlier
+    /// leaves it, perhaps, with a query that runs for long, and nobody should have to wait behind that.
     ///
     /// # Errors
     /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
-    pub fn complete(&self) -> Result<()> {
+    pub fn complete(&self, answered: bool) -> Result<()> {
         if let Some(lease) = self.lease.get() {
-            lease.complete.store(lease.has_begun()?, Ordering::Relaxed);
+            let begun = lease.has_begun().inspect_err(|error| {
+                tracing::warn!(?error, "PostgreSQL refused to begin a read");
+            })?;
+            lease.complete.store(begun && answered, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -6,8 +6,9 @@
 //! from being removed, and its locks hold up migrations.
 //!
 //! Nothing of the read is left for the next: its tenant and its role are `SET LOCAL`, and end with its transaction. The
-//! message that ends it says `COMMIT AND CHAIN`, so the connection is inside a transaction at every moment: were the message
-//! to fail, what follows it would be refused, and would not run outside of all transactions and without a tenant.
+//! message by which a read ends it says `COMMIT AND CHAIN`, so the connection is inside a transaction at every moment: were
+//! the message to fail, what follows it would be refused, and would not run outside of all transactions and without a tenant,
+//! to find nothing. A write without a tenant is refused by itself.
 //!
 //! diesel knows of the open transaction all the while. However a connection is lost from here, the pool throws it away.
 

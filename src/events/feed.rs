@@ -227,7 +227,7 @@ impl Hub {
                 None => (super::standing(conn).await?, Vec::new()),
                 Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit))?,
             };
-            snapshot.complete()?;
+            snapshot.complete(true)?;
             Ok(found)
         };
         patient(read).await

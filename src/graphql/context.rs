@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_graphql::{Context, Pos, Response};
+use async_graphql::{Context, Pos, Response, Value};
 use diesel_async::AsyncPgConnection;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
@@ -37,6 +37,8 @@ pub struct Session {
     disclosures: Disclosures,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
+    /// Whether it has begun to change something.
+    changes: AtomicBool,
     person: Mutex<Option<Answered>>,
     aside: tokio::sync::Mutex<()>,
     signals: Arc<Signals>,
@@ -107,6 +109,7 @@ impl Session {
             disclosures: Disclosures::default(),
             idempotency_key: None,
             reading: Mutex::default(),
+            changes: AtomicBool::new(false),
             person: Mutex::default(),
             aside: tokio::sync::Mutex::default(),
             signals: Arc::default(),
@@ -251,22 +254,33 @@ impl Session {
         lock(&self.person).take();
     }
 
-    /// Gives the view back when the operation has been answered, and answers what it was answered: without an error in it,
-    /// the database has answered everything too, and the connection need not be seen to first. What was read without a
-    /// transaction, because PostgreSQL had refused to begin one, is no answer.
-    pub fn conclude(&self, response: Response) -> Response {
+    /// Gives the view back when the operation has been answered: if everything was, the connection need not be seen to
+    /// first.
+    ///
+    /// # Errors
+    /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
+    pub fn close(&self, answered: bool) -> Result<()> {
         let reading = lock(&self.reading).take();
         lock(&self.person).take();
         match reading {
-            Some(reading) if response.errors.is_empty() => match reading.snapshot.complete() {
-                Ok(()) => response,
-                Err(error) => {
-                    let error = async_graphql::Error::from(error);
-                    Response::from_errors(vec![error.into_server_error(Pos::default())])
-                }
-            },
-            _ => response,
+            Some(reading) => reading.snapshot.complete(answered),
+            None => Ok(()),
         }
+    }
+
+    /// [Closes](Session::close) the session, and answers what was answered; of what was read without a transaction, only that
+    /// it is no answer. What has been changed is told all the same.
+    pub fn conclude(&self, mut response: Response) -> Response {
+        // Without an error in it, the database has answered everything too.
+        if let Err(error) = self.close(response.errors.is_empty()) {
+            if !self.changes.load(Ordering::Relaxed) {
+                response.data = Value::Null;
+            }
+            let mut error = async_graphql::Error::from(error).into_server_error(Pos::default());
+            error.locations.clear();
+            response.errors.push(error);
+        }
+        response
     }
 
     /// As [`Session::work`], beside what is being read: for noting in the audit trail who looks at what.
@@ -275,6 +289,7 @@ impl Session {
     /// As [`Session::work`].
     pub async fn work_aside(&self) -> Result<Work> {
         let viewer = self.viewer()?;
+        self.changes.store(true, Ordering::Relaxed);
         let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
         let work = work.coming_from(&self.origin);
         Ok(match viewer.means {

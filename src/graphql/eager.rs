@@ -269,7 +269,6 @@ async fn join<F: Future<Output = ServerResult<Value>>>(
             }
             late.resize(waiting.len(), Value::Null);
         } else {
-            // In their order: a loader hands itself on from one who waits to the next, who must still be ahead.
             let mut failed = None;
             waiting.retain_mut(|(at, future)| {
                 if failed.is_some() {

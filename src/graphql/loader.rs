@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use dataloader::BatchFn;
 use futures::FutureExt;
@@ -141,7 +140,8 @@ impl<B: Batch> Loader<B> {
             return found;
         }
         let level = self.level(key.clone());
-        next_turn().await;
+        // One turn lets the siblings of a level state their keys; more only cost time.
+        tokio::task::yield_now().await;
         level.await;
         let state = lock(&self.state);
         state.found.get(&key).cloned().unwrap_or(Err(Error::Unavailable))
@@ -173,18 +173,4 @@ impl<B: Batch> Loader<B> {
         let found = self.batches.try_load_many(keys).await.unwrap_or_default();
         lock(&self.state).found.extend(found);
     }
-}
-
-/// Lets the siblings of a level state their keys before the first of them reads. Unlike tokio's own, this does not look
-/// for what has arrived meanwhile, which is a system call.
-async fn next_turn() {
-    let mut waited = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -101,6 +101,7 @@ impl Vision {
             Some(user) => reach::together_since(conn, user).await?,
             None => HashMap::new(),
         };
+        snapshot.complete(true)?;
         Ok(Self {
             owners,
             about,

@@ -123,6 +123,21 @@ async fn the_nested_page_costs_six_statements_in_three_round_trips() {
 }
 
 #[tokio::test]
+async fn many_nodes_and_a_record_beside_them_are_one_statement() {
+    counter::install();
+    let client = TestApp::new().await.tenant().await;
+    let mut ids = Vec::new();
+    for number in 0..41 {
+        ids.push(client.deal(json!({ "name": format!("Deal {number}") })).await);
+    }
+    let (id, ids) = ids.split_first().unwrap();
+    let document = "query($id: ID!, $ids: [ID!]!) { nodes(ids: $ids) { id } deal(id: $id) { id }
+                    again: nodes(ids: $ids) { id } }";
+    let counts = cost(&client, document, json!({ "id": id, "ids": ids })).await;
+    assert_cost(&counts, 2, 1);
+}
+
+#[tokio::test]
 async fn a_page_whose_records_have_not_all_the_same_costs_as_much_as_one_whose_records_have() {
     counter::install();
     let client = TestApp::new().await.tenant().await;

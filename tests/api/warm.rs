@@ -76,7 +76,7 @@ async fn look(mut conn: &AsyncPgConnection) -> Found {
 async fn read(app: &TestApp, sight: impl Into<Sight>) -> Found {
     let snapshot = app.app.db.snapshot(sight);
     let found = look(snapshot.conn().await.unwrap()).await;
-    snapshot.complete().unwrap();
+    snapshot.complete(true).unwrap();
     found
 }
 
@@ -177,7 +177,7 @@ async fn a_write_that_takes_a_read_over_may_write_and_sees_what_is_new() {
     let messages = turns();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(
-        messages[0].starts_with("COMMIT AND CHAIN; SET TRANSACTION"),
+        messages[0].starts_with("COMMIT; BEGIN; SET LOCAL"),
         "{messages:?}"
     );
     assert_eq!(messages[1], "COMMIT", "a change is there before its answer is");
@@ -212,7 +212,7 @@ async fn what_is_read_is_of_the_moment_when_one_took_over_and_not_of_the_moment_
         1,
         "a read is of one moment"
     );
-    old.complete().unwrap();
+    old.complete(true).unwrap();
     turns();
     drop(old);
     assert_eq!(read(&app, tenant).await.deals, 0);
@@ -282,7 +282,7 @@ async fn a_read_that_failed_and_was_left_all_the_same_hands_nothing_on() {
     let failed = app.app.db.snapshot(one.viewer().tenant_id);
     let conn = failed.conn().await.unwrap();
     conn.batch_execute_on("SELECT 1 / 0").await.unwrap_err();
-    failed.complete().unwrap();
+    failed.complete(true).unwrap();
     drop(failed);
     turns();
     let found = read(&app, two.viewer().tenant_id).await;
@@ -302,7 +302,7 @@ async fn what_was_read_where_no_transaction_had_begun_is_not_believed() {
     let pid = look(conn).await.pid;
     // PostgreSQL is in no transaction, and we believe it is.
     conn.batch_execute_on("ROLLBACK").await.unwrap();
-    sabotaged.complete().unwrap();
+    sabotaged.complete(true).unwrap();
     drop(sabotaged);
     let session = two.session();
     let reading = session.reading().unwrap();
@@ -337,7 +337,7 @@ async fn a_connection_that_was_closed_while_nobody_had_it_is_replaced() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), lost).await.unwrap();
-    snapshot.complete().unwrap();
+    snapshot.complete(true).unwrap();
     drop(snapshot);
     let found = read(&app, two.viewer().tenant_id).await;
     assert_eq!(found.deals, 2);
@@ -355,7 +355,7 @@ async fn who_waits_for_a_connection_has_it_when_a_read_ends() {
     let mut waits = Box::pin(read(&app, two.viewer().tenant_id));
     assert!(poll!(&mut waits).is_pending());
     assert_eq!(app.app.db.waiting(), 1);
-    held.complete().unwrap();
+    held.complete(true).unwrap();
     turns();
     drop(held);
     assert_eq!(

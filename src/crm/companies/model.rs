@@ -96,9 +96,9 @@ pub enum CompanyOrderField {
 impl Stored for Company {
     const TABLE: &'static str = "companies";
     const OPTIONAL: &'static [&'static [&'static str]] = &[
-        &["domain", "industry"],
-        &["email", "phone", "address"],
-        &["owner_id"],
+        &["domain", "industry", "owner_id"],
+        &["email", "phone"],
+        &["address"],
     ];
 
     fn row_id(&self) -> Uuid {

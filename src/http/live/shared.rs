@@ -241,7 +241,7 @@ impl Operation {
                 panicked: false,
             });
         }
-        session.finish();
+        session.close(answers.iter().all(|answer| answer.response.errors.is_empty()))?;
         Ok(answers)
     }
 
