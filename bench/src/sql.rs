@@ -82,7 +82,7 @@ impl Db {
             Way::Plain => format!(" AND tenant_id = ${number}"),
         };
         let some = |table, unasked| columns(&client, table, unasked);
-        let (contact, company, stage, deal, interaction, pipeline) = if plain {
+        let (contact, company, stage, deal, interaction, pipeline, whole_deal) = if plain {
             let names = [
                 "id, name, email, job_title, company_id",
                 "id, name, domain",
@@ -92,7 +92,8 @@ impl Db {
                 "id, name",
             ];
             let [a, b, c, d, e, f] = names.map(str::to_owned);
-            (a, b, c, d, e, f)
+            let whole = d.clone();
+            (a, b, c, d, e, f, whole)
         } else {
             try_join!(
                 some("contacts", &["source", "rating", "notes", "owner_id"]),
@@ -120,7 +121,8 @@ impl Db {
                         "completed_at",
                     ]
                 ),
-                some("pipelines", &[])
+                some("pipelines", &[]),
+                some("deals", &[])
             )?
         };
         client.batch_execute(setup).await?;
@@ -229,7 +231,7 @@ impl Db {
                 tenant(3)
             ))
             .await?,
-            lock: prepare(format!("SELECT {deal} FROM deals WHERE id = $1{} FOR UPDATE", tenant(2))).await?,
+            lock: prepare(format!("SELECT {whole_deal} FROM deals WHERE id = $1{} FOR UPDATE", tenant(2))).await?,
             stage: prepare(format!(
                 "SELECT kind, win_probability, {} FROM pipeline_stages WHERE id = $1{}",
                 if plain { "id" } else { &stage },

@@ -4,9 +4,10 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use uuid::Uuid;
 
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::audit_entries;
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::events::trail::{Entry, Hash, link};
 use crate::identity::User;
 

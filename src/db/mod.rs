@@ -7,6 +7,7 @@
 //! 3. Reads take `&AsyncPgConnection`, so that queries polled together are pipelined; writes take `&Transaction`.
 //! 4. What runs for every request must be a cached statement: no `diesel::update`, no `sql_query` (see [`statement`]).
 
+pub mod asked;
 pub mod directory;
 pub mod embedded;
 pub mod fair;
@@ -94,8 +95,8 @@ impl std::fmt::Debug for Database {
 /// The rest are bounds, so that no statement and no forgotten transaction holds the database for ever.
 fn connection_setup() -> String {
     format!(
-        "SET ROLE {RUNTIME_ROLE}; SET plan_cache_mode = force_generic_plan; SET client_min_messages = error; SET statement_timeout = '30s'; \
-         SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; SET timezone = 'UTC'"
+        "SET ROLE {RUNTIME_ROLE}; SET plan_cache_mode = force_generic_plan; SET client_min_messages = error; \
+         SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; SET timezone = 'UTC'"
     )
 }
 

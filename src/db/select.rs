@@ -4,15 +4,12 @@
 //! compile; so a list is assembled here from SQL text. Columns, their types and the selection still come from diesel's
 //! schema, and every value is bound: what a client sends never becomes text.
 
-use std::any::TypeId;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use diesel::pg::Pg;
-use diesel::pg::PgQueryBuilder;
-use diesel::query_builder::{AstPass, Query, QueryBuilder, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
 use diesel::sql_types::{Array, BigInt, HasSqlType, SingleValue, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{Column, Expression, QueryResult, Selectable};
@@ -21,6 +18,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+use super::asked::{Columns, Reader, Stored};
 use super::id::Id;
 use super::statement::{Fragment, Value};
 use crate::error::{Error, Result};
@@ -252,19 +250,6 @@ pub fn escape_pattern(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-/// A row that is kept in a table under an id.
-pub trait Stored: Sized + Send + Sync + 'static {
-    const TABLE: &'static str;
-    /// Columns that may be NULL, and that nothing but the field of their name shows: `lost_reason` is `lostReason`,
-    /// `owner_id` is `owner`. They are in groups: one is read when a document has a field for any of its columns. Each
-    /// choice of groups is a statement that every connection keeps prepared, so there are few, and where there is a
-    /// condition all are read.
-    const OPTIONAL: &'static [&'static [&'static str]] = &[];
-
-    /// The row's id.
-    fn row_id(&self) -> Uuid;
-}
-
 /// A row that can be listed: what it can be sorted by. Its id breaks ties, so that every list has one order.
 pub trait Listed: Stored {
     /// What lists of it can be sorted by. Each is a NOT NULL column.
@@ -394,104 +379,24 @@ impl<O: Copy> PageRequest<O> {
     }
 }
 
-/// What the rows that are read are for: columns that no field shows need not be read, sent and taken in.
-#[derive(Default)]
-pub struct Asked {
-    /// The names of all fields that may be shown, as columns are written; nothing when that is not known.
-    fields: Option<HashSet<String>>,
-    columns: Mutex<Vec<(Chosen, Arc<str>)>>,
-}
-
-/// A kind of row, and a column of it that is read in any case.
-type Chosen = (TypeId, &'static str);
-
-/// Stands for all columns.
-const EVERY: &str = "*";
-
-impl Asked {
-    /// Of rows nothing will be shown but by fields of these names.
-    pub fn of<'a>(fields: impl IntoIterator<Item = &'a str>) -> Self {
-        let snake_case = |field: &str| {
-            let mut column = String::with_capacity(field.len() + 4);
-            for letter in field.chars() {
-                if letter.is_ascii_uppercase() {
-                    column.push('_');
-                }
-                column.push(letter.to_ascii_lowercase());
-            }
-            column
-        };
-        Self {
-            fields: Some(fields.into_iter().map(snake_case).collect()),
-            columns: Mutex::default(),
-        }
-    }
-
-    fn shows(&self, column: &str) -> bool {
-        let names = [column, column.trim_end_matches("_id")];
-        (self.fields.as_ref()).is_none_or(|fields| names.iter().any(|name| fields.contains(*name)))
-    }
-
-    /// The columns to be read of a kind of row, as SQL: NULL stands for those that are not.
-    fn columns<R: Stored + Selectable<Pg>>(&self, always: &'static str) -> Arc<str>
-    where
-        R::SelectExpression: QueryFragment<Pg>,
-    {
-        let chosen = (TypeId::of::<R>(), always);
-        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, text)) = columns.iter().find(|(known, _)| *known == chosen) {
-            return text.clone();
-        }
-        let mut builder = PgQueryBuilder::default();
-        (R::construct_selection().to_sql(&mut builder, &Pg)).expect("a list of columns is always SQL");
-        let all = builder.finish();
-        let left_out: HashSet<&str> = (R::OPTIONAL.iter())
-            .filter(|_| always != EVERY)
-            .filter(|group| !group.iter().any(|column| *column == always || self.shows(column)))
-            .flat_map(|group| group.iter().copied())
-            .collect();
-        let wanted = all.split(", ").map(|column| {
-            let name = column.rsplit('"').nth(1).unwrap_or_default();
-            if left_out.contains(name) { "NULL" } else { column }
-        });
-        debug_assert!(
-            left_out.iter().all(|name| all.contains(&format!("\"{name}\""))),
-            "{left_out:?}"
-        );
-        let text: Arc<str> = wanted.collect::<Vec<_>>().join(", ").into();
-        columns.push((chosen, text.clone()));
-        text
-    }
-}
-
-/// A connection to read from, for an operation that asks for some of what there is.
-#[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    conn: &'a AsyncPgConnection,
-    asked: &'a Asked,
-}
-
-impl<'a> Reader<'a> {
-    /// Reads for an operation that asks for this.
-    pub fn new(conn: &'a AsyncPgConnection, asked: &'a Asked) -> Self {
-        Self { conn, asked }
-    }
-}
-
-impl Deref for Reader<'_> {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        self.conn
-    }
-}
-
 /// A SELECT of what diesel reads as `ST`.
 pub struct Select<ST> {
     sql: String,
     values: Vec<Fragment<'static>>,
     cached: bool,
     row: PhantomData<fn() -> ST>,
+}
+
+impl Columns {
+    /// Those of the rows for which a condition holds. There are many conditions, and connections keep a statement for each
+    /// already, so they get no choice of columns besides.
+    fn under(condition: &Predicate) -> Self {
+        if condition.is_empty() {
+            Self::Shown
+        } else {
+            Self::All
+        }
+    }
 }
 
 /// The type of the columns of a row.
@@ -563,13 +468,13 @@ where
     R::SelectExpression: QueryFragment<Pg>,
     for<'q> Select<ColumnsOf<R>>: LoadQuery<'q, &'q AsyncPgConnection, R>,
 {
-    let columns = reader.asked.columns::<R>("");
+    let columns = reader.columns::<R>(Columns::Shown);
     let sql = format!("SELECT {columns} FROM {} WHERE id = any(?)", R::TABLE);
     let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
     let values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
     let select = Select::<ColumnsOf<R>>::new(sql, values, true);
     Box::pin(async move {
-        let rows: Vec<R> = select.load(reader.conn).await?;
+        let rows: Vec<R> = select.load(&reader).await?;
         let by_id = |row: R| (Id::from_uuid(row.row_id()), Arc::new(row));
         Ok(rows.into_iter().map(by_id).collect())
     })
@@ -637,8 +542,7 @@ where
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         let cached = predicate.is_common();
-        // There are many conditions, and each is a statement already that connections keep.
-        let always = if predicate.is_empty() { "" } else { EVERY };
+        let columns = reader.columns::<R>(Columns::under(&predicate));
         let matching = Predicate::all([predicate, page.keyset::<R>()]);
         let wanted = if matching.is_empty() {
             "true"
@@ -646,8 +550,7 @@ where
             &matching.sql
         };
         let sql = format!(
-            "SELECT {} FROM {} WHERE {wanted} {} LIMIT ?",
-            reader.asked.columns::<R>(always),
+            "SELECT {columns} FROM {} WHERE {wanted} {} LIMIT ?",
             R::TABLE,
             page.order_by::<R>()
         );
@@ -655,7 +558,7 @@ where
         values.push(Value::boxed::<BigInt>(page.limit + 1));
         let select = Select::<ColumnsOf<R>>::new(sql, values, cached);
         Box::pin(async move {
-            let rows: Vec<R> = select.load(reader.conn).await?;
+            let rows: Vec<R> = select.load(&reader).await?;
             Ok(Rows::trim(rows.into_iter().map(Arc::new).collect(), page))
         })
     }
@@ -666,7 +569,7 @@ where
         page: &'a PageRequest<R::Order>,
     ) -> BoxFuture<'a, Result<Found<R>>> {
         let column = R::order_column(page.order).name();
-        let always = if listing.size() == 0 { "" } else { EVERY };
+        let columns = reader.columns::<R>(Columns::under(&listing.condition));
         let found = match listing.into_found::<R>(column).bounded() {
             Ok(found) => found,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
@@ -678,10 +581,9 @@ where
         // Rows are read by their places, which is cheaper than by their ids and holds within the one statement. The
         // policies are asked all the same.
         let sql = format!(
-            "WITH found AS ({}) SELECT {}, (SELECT count(*) FROM found) FROM {} \
+            "WITH found AS ({}) SELECT {columns}, (SELECT count(*) FROM found) FROM {} \
              WHERE ctid = ANY (ARRAY(SELECT place FROM found{after}{} {order} LIMIT ?)) {order}",
             found.sql,
-            reader.asked.columns::<R>(always),
             R::TABLE,
             keyset.sql
         );
@@ -690,7 +592,7 @@ where
         values.push(Value::boxed::<BigInt>(page.limit + 1));
         let select = Select::<(ColumnsOf<R>, BigInt)>::new(sql, values, cached);
         Box::pin(async move {
-            let rows: Vec<(R, i64)> = select.load(reader.conn).await?;
+            let rows: Vec<(R, i64)> = select.load(&reader).await?;
             let total = match rows.as_slice().first() {
                 Some((_, total)) => Some(*total),
                 None => page.from.is_none().then_some(0),
@@ -718,7 +620,7 @@ where
                 let sql = format!(
                     "SELECT child.* FROM unnest(?) AS parent (id) CROSS JOIN LATERAL \
                      (SELECT {} FROM {} WHERE {column} = parent.id{and}{} {} LIMIT ?) AS child",
-                    reader.asked.columns::<R>(column),
+                    reader.columns::<R>(Columns::ShownAnd(column)),
                     R::TABLE,
                     keyset.sql,
                     page.order_by::<R>()
@@ -728,7 +630,7 @@ where
                 values.extend(keyset.values);
                 values.push(Value::boxed::<BigInt>(page.limit + 1));
                 let select = Select::<ColumnsOf<R>>::new(sql, values, true);
-                let rows: Vec<R> = select.load(reader.conn).await?;
+                let rows: Vec<R> = select.load(&reader).await?;
                 let mut found: HashMap<Id<P>, Vec<Arc<R>>> =
                     parents.iter().map(|parent| (*parent, Vec::new())).collect();
                 for row in rows {

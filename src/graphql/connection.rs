@@ -17,9 +17,10 @@ use uuid::Uuid;
 use super::scalar::not_a;
 use super::{Batch, ContextExt, Eager, EagerList};
 use crate::auth::Permission;
+use crate::db::asked::Reader;
 use crate::db::id::{Id, Kind};
 use crate::db::select::{
-    self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Reader, Rows, SortColumn, SortValue,
+    self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Rows, SortColumn, SortValue,
 };
 use crate::error::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_graphql::{Context, Pos, Response, Value};
 use diesel_async::AsyncPgConnection;
@@ -11,22 +11,18 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::eager::Eager;
-use super::loader::{Batch, Loaders};
+use super::loader::{Batch, Loaders, lock};
 use super::reach::{Belongs, Vision};
 use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
+use crate::db::asked::Asked;
 use crate::db::directory::people::{self, Person};
 use crate::db::reach::Sight;
-use crate::db::select::Asked;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Event, Hub, Work};
 use crate::sensitive::Disclosures;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The session of one operation: at most one database connection, taken when first needed.
 pub struct Session {

@@ -14,14 +14,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::auth::Permission;
-use crate::db::select::{Asked, Reader};
+use crate::db::asked::{Asked, Reader};
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 
 /// Keys in one statement at most: more than a page of pages can ask for.
 const MAX_BATCH: usize = 10_000;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -123,6 +123,41 @@ async fn the_nested_page_costs_six_statements_in_three_round_trips() {
 }
 
 #[tokio::test]
+async fn columns_that_no_field_shows_are_not_read() {
+    let (_app, client) = seeded().await;
+    let read = async |document: &str| cost(&client, document, json!({})).await.statements.join("\n");
+    let names = |statements: &str, columns: &[&str]| {
+        (columns.iter())
+            .map(|column| statements.contains(&format!("\"{column}\"")))
+            .collect::<Vec<_>>()
+    };
+    let deals = read("{ deals(first: 5) { nodes { name nextStep contact { name } } } }").await;
+    assert_eq!(
+        names(
+            &deals,
+            &[
+                "name",
+                "next_step",
+                "contact_id",
+                "owner_id",
+                "notes",
+                "company_id"
+            ]
+        ),
+        [true, true, true, false, false, false]
+    );
+    // What a list hangs on is read, shown or not.
+    let below = read("{ companies(first: 5) { nodes { deals(first: 5) { nodes { name } } } } }").await;
+    assert_eq!(
+        names(&below, &["company_id", "contact_id", "next_step"]),
+        [true, false, false]
+    );
+    // Conditions are many, and have one statement each.
+    let filtered = read("{ deals(first: 5, filter: { status: { eq: OPEN } }) { nodes { name } } }").await;
+    assert_eq!(names(&filtered, &["contact_id", "next_step"]), [true, true]);
+}
+
+#[tokio::test]
 async fn many_nodes_and_a_record_beside_them_are_one_statement() {
     counter::install();
     let client = TestApp::new().await.tenant().await;

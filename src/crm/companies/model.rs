@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Permission;
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::companies;
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::change::Followed;
 use crate::graphql::detail::Detail;
 use crate::graphql::reach::Belongs;

@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::auth::Permission;
 use crate::crm::companies::Company;
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Resource;
 use crate::db::schema::contacts;
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
 use crate::graphql::detail::Detail;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Permission;
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{pipeline_stages, pipelines};
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::db::text_enum::text_enum;
 use crate::graphql::change::Followed;
 

@@ -16,8 +16,8 @@ use super::shape::{InputType, Scalar, Shape};
 use super::{
     BAD_USER_INPUT, INTROSPECTION_DISABLED, Limits, Refusal, TOO_COMPLEX, VALIDATION_FAILED, too_complex,
 };
+use crate::db::asked::Asked;
 use crate::db::id::read_id_of;
-use crate::db::select::Asked;
 
 /// Bytes that a node of a parsed document takes, estimated for the cache.
 const NODE_BYTES: u64 = 300;

@@ -30,7 +30,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::eager::Distinct;
-use crate::db::select::Asked;
+use crate::db::asked::Asked;
 use check::Operation;
 pub use shape::IdKinds;
 use shape::Shape;

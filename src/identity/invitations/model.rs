@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Role;
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::invitations;
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::identity::{CustomRole, User};
 
 /// A person who may become a user of the tenant. It is gone once they have, or when it is revoked.

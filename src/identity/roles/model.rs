@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::{Permission, Permissions, Reach, Resource, Rights, Role, Scope};
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::custom_roles;
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::change::Followed;
 
 /// A role that a tenant has made for itself.

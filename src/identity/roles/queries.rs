@@ -10,10 +10,11 @@ use diesel_async::RunQueryDsl;
 
 use super::model::CustomRole;
 use crate::auth::{Permission, Rights, Role};
+use crate::db::asked::Reader;
 use crate::db::directory::Revocation;
 use crate::db::id::Id;
 use crate::db::schema::{custom_roles, users};
-use crate::db::select::{Reader, by_ids};
+use crate::db::select::by_ids;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::Permission;
+use crate::db::asked::Stored;
 use crate::db::id::{Id, Kind};
 use crate::db::schema::{team_members, teams};
-use crate::db::select::{Listed, SortColumn, SortValue, Stored};
+use crate::db::select::{Listed, SortColumn, SortValue};
 use crate::graphql::change::Followed;
 use crate::identity::User;
 

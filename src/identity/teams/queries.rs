@@ -9,9 +9,10 @@ use diesel_async::RunQueryDsl;
 
 use super::model::{Team, TeamMember};
 use crate::auth::Permission;
+use crate::db::asked::Reader;
 use crate::db::id::Id;
 use crate::db::schema::{team_members, teams};
-use crate::db::select::{Reader, by_ids};
+use crate::db::select::by_ids;
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
 use crate::error::{Error, ProblemCode, Result};
