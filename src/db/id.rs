@@ -2,6 +2,7 @@
 //!
 //! [TypeID]: https://github.com/jetify-com/typeid/tree/main/spec
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -26,6 +27,10 @@ pub struct Id<T> {
     uuid: Uuid,
     kind: PhantomData<fn() -> T>,
 }
+
+/// Values by an id, or by what has one in it. There are many of them on the way of every record to its answer, so the
+/// hasher is a quick one, seeded by chance.
+pub type ByKey<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 impl<T> Id<T> {
     /// Takes a UUID from the database or a test as the id of a `T`.

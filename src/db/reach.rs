@@ -73,7 +73,7 @@ impl Reach {
 }
 
 /// What a session may see: a tenant, or as much of it as a user's rights reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sight {
     tenant: Uuid,
     limits: Option<(Uuid, Reach)>,

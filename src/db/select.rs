@@ -4,7 +4,6 @@
 //! compile; so a list is assembled here from SQL text. Columns, their types and the selection still come from diesel's
 //! schema, and every value is bound: what a client sends never becomes text.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::asked::{Columns, Reader, Stored};
-use super::id::Id;
+use super::id::{ByKey, Id};
 use super::statement::{Fragment, Value};
 use crate::error::{Error, Result};
 
@@ -462,7 +461,7 @@ pub fn count<R: Listed>(conn: &AsyncPgConnection, predicate: Predicate) -> BoxFu
 ///
 /// # Errors
 /// When the database fails.
-pub fn by_ids<'a, R>(reader: Reader<'a>, ids: &[Id<R>]) -> BoxFuture<'a, Result<HashMap<Id<R>, Arc<R>>>>
+pub fn by_ids<'a, R>(reader: Reader<'a>, ids: &[Id<R>]) -> BoxFuture<'a, Result<ByKey<Id<R>, Arc<R>>>>
 where
     R: Stored + Selectable<Pg>,
     R::SelectExpression: QueryFragment<Pg>,
@@ -484,7 +483,7 @@ where
 pub type ChildrenKey<P, O> = (Id<P>, PageRequest<O>);
 
 /// Pages of children by their keys.
-pub type ChildPages<P, R> = HashMap<ChildrenKey<P, <R as Listed>::Order>, Arc<Rows<Arc<R>>>>;
+pub type ChildPages<P, R> = ByKey<ChildrenKey<P, <R as Listed>::Order>, Arc<Rows<Arc<R>>>>;
 
 /// A page of what a search finds, and how many rows it finds in all, if that is known.
 pub type Found<R> = (Rows<Arc<R>>, Option<i64>);
@@ -609,11 +608,11 @@ where
         parent_of: fn(&R) -> Option<Id<P>>,
     ) -> BoxFuture<'a, Result<ChildPages<P, R>>> {
         Box::pin(async move {
-            let mut pages: HashMap<&PageRequest<R::Order>, Vec<Id<P>>> = HashMap::new();
+            let mut pages: ByKey<&PageRequest<R::Order>, Vec<Id<P>>> = ByKey::default();
             for (parent, page) in keys {
                 pages.entry(page).or_default().push(*parent);
             }
-            let mut answer = HashMap::with_capacity(keys.len());
+            let mut answer = ByKey::with_capacity_and_hasher(keys.len(), <_>::default());
             for (page, parents) in pages {
                 let keyset = page.keyset::<R>();
                 let and = if keyset.is_empty() { "" } else { " AND " };
@@ -631,7 +630,7 @@ where
                 values.push(Value::boxed::<BigInt>(page.limit + 1));
                 let select = Select::<ColumnsOf<R>>::new(sql, values, true);
                 let rows: Vec<R> = select.load(&reader).await?;
-                let mut found: HashMap<Id<P>, Vec<Arc<R>>> =
+                let mut found: ByKey<Id<P>, Vec<Arc<R>>> =
                     parents.iter().map(|parent| (*parent, Vec::new())).collect();
                 for row in rows {
                     if let Some(siblings) = parent_of(&row).and_then(|parent| found.get_mut(&parent)) {
@@ -656,7 +655,7 @@ pub fn count_children<'a, R: Listed, P>(
     conn: &'a AsyncPgConnection,
     column: &str,
     parents: &'a [Id<P>],
-) -> BoxFuture<'a, Result<HashMap<Id<P>, i64>>> {
+) -> BoxFuture<'a, Result<ByKey<Id<P>, i64>>> {
     let sql = format!(
         "SELECT {column}, count(*) FROM {} WHERE {column} = any(?) GROUP BY {column}",
         R::TABLE
@@ -666,7 +665,7 @@ pub fn count_children<'a, R: Listed, P>(
     Box::pin(async move {
         let select = Select::<(SqlUuid, BigInt)>::new(sql, values, true);
         let counts: Vec<(Uuid, i64)> = RunQueryDsl::load(select, &mut &*conn).await?;
-        let counts: HashMap<Uuid, i64> = counts.into_iter().collect();
+        let counts: ByKey<Uuid, i64> = counts.into_iter().collect();
         let of = |parent: &Id<P>| counts.get(&parent.uuid()).copied().unwrap_or_default();
         Ok(parents.iter().map(|parent| (*parent, of(parent))).collect())
     })

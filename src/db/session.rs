@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -50,8 +50,6 @@ struct Lease {
     /// What PostgreSQL answers when it has begun the transaction. Queries need not wait for it: they follow on the same
     /// wire. Nor is anybody woken by it: the driver keeps the answer, which is [short](Sight::settings), until it is asked for.
     begun: Mutex<MaybeDone<BoxFuture<'static, QueryResult<()>>>>,
-    /// Whether every query has been answered.
-    complete: AtomicBool,
 }
 
 impl Lease {
@@ -74,7 +72,6 @@ impl Lease {
         let lease = Self {
             connection,
             begun: Mutex::new(maybe_done(Box::pin(started))),
-            complete: AtomicBool::new(false),
         };
         // The first look puts the message on the wire, before any query can.
         lease.has_begun()?;
@@ -128,6 +125,11 @@ pub struct Snapshot {
     db: Database,
     sight: Sight,
     lease: OnceCell<Lease>,
+    begun: AtomicBool,
+    /// Whether several read from it.
+    shared: AtomicBool,
+    /// How many of them have not [said](Snapshot::complete) that they were answered.
+    unanswered: AtomicUsize,
 }
 
 impl Snapshot {
@@ -136,7 +138,30 @@ impl Snapshot {
             db,
             sight,
             lease: OnceCell::new(),
+            begun: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+            unanswered: AtomicUsize::new(1),
         }
+    }
+
+    /// Lets somebody else read from it too, unless it has begun: then what they would see may be older than their question.
+    pub fn join(&self) -> bool {
+        let joined = !self.has_begun();
+        if joined {
+            self.shared.store(true, Ordering::Relaxed);
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+        joined
+    }
+
+    /// Whether somebody has joined.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Whether the moment that it shows may have come.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// The connection, which is taken from the pool at the first use.
@@ -147,8 +172,14 @@ impl Snapshot {
         if let Some(lease) = self.lease.get() {
             return Ok(&lease.connection);
         }
-        let begin = || Lease::begin(&self.db, READ, &self.sight);
-        Ok(&self.lease.get_or_try_init(begin).await?.connection)
+        let begin = async || {
+            let lease = Lease::begin(&self.db, READ, &self.sight).await?;
+            // Before any query can be on the wire: it is the first of them that PostgreSQL takes the snapshot for.
+            self.begun.store(true, Ordering::SeqCst);
+            Ok(lease)
+        };
+        let lease: Result<_> = self.lease.get_or_try_init(begin).await;
+        Ok(&lease?.connection)
     }
 
     /// Says that nothing will be asked any more, and whether everything that was asked has been answered, to the last row.
@@ -162,7 +193,9 @@ impl Snapshot {
             let begun = lease.has_begun().inspect_err(|error| {
                 tracing::warn!(?error, "PostgreSQL refused to begin a read");
             })?;
-            lease.complete.store(begun && answered, Ordering::Relaxed);
+            if begun && answered {
+                self.unanswered.fetch_sub(1, Ordering::AcqRel);
+            }
         }
         Ok(())
     }
@@ -175,7 +208,7 @@ impl Drop for Snapshot {
         let Some(lease) = self.lease.take() else {
             return;
         };
-        if lease.complete.load(Ordering::Relaxed) {
+        if *self.unanswered.get_mut() == 0 {
             if let Some(connection) = Arc::into_inner(lease.connection) {
                 connection.leave(&self.db.warm);
             }

@@ -1,7 +1,6 @@
 //! Pages, by the Relay cursor connections specification: <https://relay.dev/graphql/connections.htm>.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use super::scalar::not_a;
 use super::{Batch, ContextExt, Eager, EagerList};
 use crate::auth::Permission;
 use crate::db::asked::Reader;
-use crate::db::id::{Id, Kind};
+use crate::db::id::{ByKey, Id, Kind};
 use crate::db::select::{
     self, ChildrenKey, Listed, Listing, PageRequest, ReadRow, Rows, SortColumn, SortValue,
 };
@@ -268,7 +267,7 @@ impl<C: Children> Batch for PageOf<C> {
     type Value = Arc<Rows<Arc<C::Row>>>;
     const READ: Permission = C::READ;
 
-    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<HashMap<Self::Key, Self::Value>> {
+    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<ByKey<Self::Key, Self::Value>> {
         C::Row::children(reader, C::COLUMN, keys, C::parent_of).await
     }
 }
@@ -280,7 +279,7 @@ impl<C: Children> Batch for CountOf<C> {
     type Value = i64;
     const READ: Permission = C::READ;
 
-    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<HashMap<Self::Key, i64>> {
+    async fn load(reader: Reader<'_>, keys: &[Self::Key]) -> Result<ByKey<Self::Key, i64>> {
         select::count_children::<C::Row, C::Parent>(&reader, C::COLUMN, keys).await
     }
 }

@@ -4,21 +4,20 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_graphql::{Context, Pos, Response, Value};
-use diesel_async::AsyncPgConnection;
+use async_graphql::{Context, Pos, Response, ServerError, Value};
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::eager::Eager;
-use super::loader::{Batch, Loaders, lock};
+use super::loader::{Batch, lock};
 use super::reach::{Belongs, Vision};
+use super::reading::{Reading, Together};
 use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
 use crate::db::asked::Asked;
 use crate::db::directory::people::{self, Person};
 use crate::db::reach::Sight;
-use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Event, Hub, Work};
@@ -33,6 +32,8 @@ pub struct Session {
     disclosures: Disclosures,
     idempotency_key: Option<String>,
     reading: Mutex<Option<Arc<Reading>>>,
+    /// Whether it must not read together with others.
+    alone: AtomicBool,
     /// Whether it has begun to change something.
     changes: AtomicBool,
     person: Mutex<Option<Answered>>,
@@ -78,22 +79,6 @@ impl Signals {
 /// Of which user of which tenant it was asked who they are, and the answer.
 type Answered = ((Uuid, Uuid), Arc<OnceCell<Arc<Person>>>);
 
-/// One snapshot of the tenant's data with the loaders that read from it.
-pub struct Reading {
-    snapshot: Arc<Snapshot>,
-    loaders: Loaders,
-}
-
-impl Reading {
-    /// The connection to read from.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when no connection can be had.
-    pub async fn conn(&self) -> Result<&AsyncPgConnection> {
-        self.snapshot.conn().await
-    }
-}
-
 impl Session {
     /// A session for an operation of this viewer, or of nobody.
     pub fn new(db: Database, hub: Arc<Hub>, viewer: Option<Viewer>) -> Self {
@@ -105,6 +90,7 @@ impl Session {
             disclosures: Disclosures::default(),
             idempotency_key: None,
             reading: Mutex::default(),
+            alone: AtomicBool::new(false),
             changes: AtomicBool::new(false),
             person: Mutex::default(),
             aside: tokio::sync::Mutex::default(),
@@ -200,19 +186,16 @@ impl Session {
         &self.hub
     }
 
-    /// The current view of the viewer's tenant. All reads of a query share one.
+    /// The current view of the viewer's tenant. All reads of a query share one, with those of others who come together.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when nobody has signed in.
-    pub fn reading(&self) -> Result<Arc<Reading>> {
+    pub fn reading(&self, together: Option<&Together>) -> Result<Arc<Reading>> {
         let viewer = self.viewer()?;
         let mut reading = lock(&self.reading);
-        let reading = reading.get_or_insert_with(|| {
-            let snapshot = Arc::new(self.db.snapshot(viewer.sight()));
-            Arc::new(Reading {
-                loaders: Loaders::new(snapshot.clone()),
-                snapshot,
-            })
+        let reading = reading.get_or_insert_with(|| match together {
+            Some(together) if !self.alone.load(Ordering::Relaxed) => together.join(&self.db, viewer.sight()),
+            _ => Arc::new(Reading::new(&self.db, viewer.sight(), false)),
         });
         Ok(reading.clone())
     }
@@ -266,7 +249,13 @@ impl Session {
 
     /// [Closes](Session::close) the session, and answers what was answered; of what was read without a transaction, only that
     /// it is no answer. What has been changed is told all the same.
-    pub fn conclude(&self, mut response: Response) -> Response {
+    ///
+    /// Nothing when it read [together](super::reading) with others, and it was perhaps by them that it failed: a transaction
+    /// in which one statement has failed answers no other. Executed once more, it reads alone.
+    pub fn conclude(&self, mut response: Response) -> Option<Response> {
+        let shared = lock(&self.reading)
+            .as_ref()
+            .is_some_and(|reading| reading.is_shared());
         // Without an error in it, the database has answered everything too.
         if let Err(error) = self.close(response.errors.is_empty()) {
             if !self.changes.load(Ordering::Relaxed) {
@@ -276,7 +265,11 @@ impl Session {
             error.locations.clear();
             response.errors.push(error);
         }
-        response
+        if shared && response.errors.iter().any(is_of_server) {
+            self.alone.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(response)
     }
 
     /// As [`Session::work`], beside what is being read: for noting in the audit trail who looks at what.
@@ -305,6 +298,12 @@ impl Session {
     }
 }
 
+/// Whether an error is none of the client's.
+fn is_of_server(error: &ServerError) -> bool {
+    let code = (error.extensions.as_ref()).and_then(|extensions| extensions.get("code"));
+    matches!(code, Some(Value::String(code)) if code == "UNAVAILABLE" || code == "INTERNAL")
+}
+
 /// How resolvers reach the session.
 pub trait ContextExt {
     /// The operation's session.
@@ -314,9 +313,7 @@ pub trait ContextExt {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when nobody has signed in.
-    fn reading(&self) -> Result<Arc<Reading>> {
-        self.session().reading()
-    }
+    fn reading(&self) -> Result<Arc<Reading>>;
 
     /// Who asks.
     ///
@@ -360,6 +357,11 @@ pub trait ContextExt {
 impl ContextExt for Context<'_> {
     fn session(&self) -> &Arc<Session> {
         self.data_unchecked::<Arc<Session>>()
+    }
+
+    fn reading(&self) -> Result<Arc<Reading>> {
+        let together = self.data_opt::<Arc<Together>>();
+        self.session().reading(together.map(|together| &**together))
     }
 
     fn asked(&self) -> Arc<Asked> {

@@ -100,7 +100,7 @@ pub(super) async fn object<T: ObjectType + ?Sized>(
     if ctx.data_opt::<Distinct>().is_some() {
         // Of a field the name is plain.
         let name = |at: usize| Some(fields[at].node.response_key().node.as_str());
-        return json([b'{', b'}'], 40, answers, name).await;
+        return json([b'{', b'}'], 56, answers, name).await;
     }
     let mut tree = IndexMap::with_capacity(fields.len());
     let values = all(answers).await?;
@@ -225,7 +225,8 @@ async fn json<'a, F: Future<Output = ServerResult<Value>>>(
     if late.is_empty() {
         return Ok(Value::Binary(json.into()));
     }
-    let mut whole = Vec::with_capacity(json.len() + likely_size * late.len());
+    let late_size: usize = late.iter().map(|value| likely_size_of(value, likely_size)).sum();
+    let mut whole = Vec::with_capacity(json.len() + late_size);
     let mut written = 0;
     for (hole, value) in std::iter::zip(holes, late) {
         whole.extend_from_slice(&json[written..hole]);
@@ -234,6 +235,15 @@ async fn json<'a, F: Future<Output = ServerResult<Value>>>(
     }
     whole.extend_from_slice(&json[written..]);
     Ok(Value::Binary(whole.into()))
+}
+
+/// How many bytes a value takes as JSON, more or less.
+fn likely_size_of(value: &Value, otherwise: usize) -> usize {
+    match value {
+        Value::Binary(json) => json.len(),
+        Value::Null => 4,
+        _ => otherwise,
+    }
 }
 
 /// Asks all, one after the other, and tells each one's answer, or that it is late; then waits for those, which are the

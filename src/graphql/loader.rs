@@ -4,21 +4,24 @@
 //! read from, so a cached row is never older than the rest of the answer.
 
 use std::any::{Any, TypeId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataloader::BatchFn;
+use dataloader::{BatchFn, cached};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::auth::Permission;
 use crate::db::asked::{Asked, Reader};
+use crate::db::id::ByKey;
 use crate::db::session::Snapshot;
 use crate::error::{Error, Result};
 
-/// Keys in one statement at most: more than a page of pages can ask for.
+/// Keys in one statement at most: more than a page of pages can ask for, unless many ask for one together.
 const MAX_BATCH: usize = 10_000;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,7 +40,7 @@ pub trait Batch: Send + Sync + 'static {
     fn load(
         reader: Reader<'_>,
         keys: &[Self::Key],
-    ) -> impl Future<Output = Result<HashMap<Self::Key, Self::Value>>> + Send;
+    ) -> impl Future<Output = Result<ByKey<Self::Key, Self::Value>>> + Send;
 }
 
 /// The loaders of one snapshot, made when first used.
@@ -49,43 +52,108 @@ pub struct Loaders {
 
 /// A loader for one kind of batch.
 pub struct Loader<B: Batch> {
-    batches: dataloader::cached::Loader<B::Key, Loaded<B::Value>, Runner<B>>,
-    state: Mutex<State<B::Key, B::Value>>,
+    batches: Batches<B, B::Value>,
+    asked: Arc<Mutex<Asking<B::Key, B::Value>>>,
 }
+
+type Batches<B, V> = cached::Loader<Place, Loaded<V>, Runner<B>, Answers<V>>;
 
 /// The crate has no channel for errors, and wants a value for every key.
 type Loaded<V> = Result<Option<V>, Error>;
 
-struct State<K, V> {
-    found: HashMap<K, Loaded<V>>,
+/// What the crate knows a key by: its place among all that have been asked for. The crate hashes a key, and makes a text of
+/// it, several times over; of a place both are cheap.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place(u32);
+
+impl Debug for Place {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // For errors that nobody is shown.
+        Ok(())
+    }
+}
+
+/// Answers by their places.
+struct Answers<V>(Vec<Option<Loaded<V>>>);
+
+impl<V> cached::Cache for Answers<V> {
+    type Key = Place;
+    type Val = Loaded<V>;
+
+    fn get(&mut self, place: &Place) -> Option<&Loaded<V>> {
+        self.0.get(place.index())?.as_ref()
+    }
+
+    fn insert(&mut self, place: Place, answer: Loaded<V>) {
+        if self.0.len() <= place.index() {
+            self.0.resize_with(place.index() + 1, || None);
+        }
+        self.0[place.index()] = Some(answer);
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<Loaded<V>> {
+        self.0.get_mut(place.index())?.take()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Place {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What has been asked for.
+struct Asking<K, V> {
+    keys: Vec<K>,
+    places: ByKey<K, Place>,
+    /// By place.
+    steps: Vec<Step<V>>,
     /// What the siblings of the level have stated until now.
-    asked: HashSet<K>,
+    gathered: Vec<Place>,
     /// Held by those who wait for it, and gone with the last of them.
     level: Option<WeakShared<Level>>,
+}
+
+/// How far it is with a key.
+enum Step<V> {
+    /// Its level is being gathered.
+    Gathered,
+    /// It is being read, or was, until nobody waited any more.
+    Asked,
+    Answered(Loaded<V>),
 }
 
 /// Ends when what the siblings of a level have asked for is found.
 type Level = BoxFuture<'static, ()>;
 
-struct Runner<B> {
+struct Runner<B: Batch> {
     snapshot: Arc<Snapshot>,
-    asked: Arc<Asked>,
-    batch: std::marker::PhantomData<fn() -> B>,
+    shown: Arc<Asked>,
+    asked: Arc<Mutex<Asking<B::Key, B::Value>>>,
 }
 
-impl<B: Batch> BatchFn<B::Key, Loaded<B::Value>> for Runner<B> {
-    async fn load(&mut self, keys: &[B::Key]) -> HashMap<B::Key, Loaded<B::Value>> {
-        let found = async {
-            let reader = Reader::new(self.snapshot.conn().await?, &self.asked);
-            B::load(reader, keys).await
+impl<B: Batch> BatchFn<Place, Loaded<B::Value>> for Runner<B> {
+    async fn load(&mut self, places: &[Place]) -> HashMap<Place, Loaded<B::Value>> {
+        let keys: Vec<B::Key> = {
+            let asked = lock(&self.asked);
+            (places.iter())
+                .map(|place| asked.keys[place.index()].clone())
+                .collect()
         };
-        match found.await {
-            Ok(mut found) => keys
-                .iter()
-                .map(|key| (key.clone(), Ok(found.remove(key))))
-                .collect(),
-            Err(error) => keys.iter().map(|key| (key.clone(), Err(error.clone()))).collect(),
-        }
+        let found = async {
+            let reader = Reader::new(self.snapshot.conn().await?, &self.shown);
+            B::load(reader, &keys).await
+        };
+        let mut found = found.await;
+        let answer = |key: &B::Key| match &mut found {
+            Ok(found) => Ok(found.remove(key)),
+            Err(error) => Err(error.clone()),
+        };
+        std::iter::zip(places.iter().copied(), keys.iter().map(answer)).collect()
     }
 }
 
@@ -114,63 +182,93 @@ impl Loaders {
 }
 
 impl<B: Batch> Loader<B> {
-    fn new(snapshot: Arc<Snapshot>, asked: Arc<Asked>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, shown: Arc<Asked>) -> Self {
+        let asked = Arc::new(Mutex::new(Asking {
+            keys: Vec::new(),
+            places: ByKey::default(),
+            steps: Vec::new(),
+            gathered: Vec::new(),
+            level: None,
+        }));
         let runner = Runner {
             snapshot,
-            asked,
-            batch: std::marker::PhantomData,
+            shown,
+            asked: asked.clone(),
         };
         Self {
             // A level states all its keys at once: there is nothing more to wait for.
-            batches: dataloader::cached::Loader::new(runner)
+            batches: cached::Loader::with_cache(runner, Answers(Vec::new()))
                 .with_max_batch_size(MAX_BATCH)
                 .with_yield_count(0),
-            state: Mutex::new(State {
-                found: HashMap::new(),
-                asked: HashSet::new(),
-                level: None,
-            }),
+            asked,
         }
     }
 
     /// Loads one of what the siblings of a level ask for.
     pub(super) async fn load(self: Arc<Self>, key: B::Key) -> Result<Option<B::Value>> {
-        let found = lock(&self.state).found.get(&key).cloned();
-        if let Some(found) = found {
-            return found;
-        }
-        let level = self.level(key.clone());
+        let (place, level) = match self.state(key) {
+            Ok(answer) => return answer,
+            Err(later) => later,
+        };
         // One turn lets the siblings of a level state their keys; more only cost time.
         tokio::task::yield_now().await;
         level.await;
-        let state = lock(&self.state);
-        state.found.get(&key).cloned().unwrap_or(Err(Error::Unavailable))
+        match &lock(&self.asked).steps[place.index()] {
+            Step::Answered(answer) => answer.clone(),
+            // It panicked, which has been told.
+            _ => Err(Error::internal("a loader brought no answer")),
+        }
     }
 
-    /// The level that the key belongs to: the one that is being gathered, or else a new one.
-    fn level(self: &Arc<Self>, key: B::Key) -> Shared<Level> {
-        let mut state = lock(&self.state);
-        let gathered = state.level.as_ref().and_then(WeakShared::upgrade);
+    /// The answer, if it is there, or else its place and the level that it will be there after: the one that is being
+    /// gathered, or a new one.
+    fn state(self: &Arc<Self>, key: B::Key) -> Result<Loaded<B::Value>, (Place, Shared<Level>)> {
+        let mut asked = lock(&self.asked);
+        let asked = &mut *asked;
+        let place = *asked.places.entry(key).or_insert_with_key(|key| {
+            asked.keys.push(key.clone());
+            asked.steps.push(Step::Asked);
+            Place(u32::try_from(asked.keys.len() - 1).expect("no answer has as many records"))
+        });
+        match &mut asked.steps[place.index()] {
+            Step::Answered(answer) => return Ok(answer.clone()),
+            Step::Gathered => {}
+            step @ Step::Asked => {
+                *step = Step::Gathered;
+                asked.gathered.push(place);
+            }
+        }
+        let gathered = asked.level.as_ref().and_then(WeakShared::upgrade);
         let level = gathered.unwrap_or_else(|| {
-            // Whoever asked before has given up.
-            state.asked.clear();
             let level = self.clone().find().boxed().shared();
-            state.level = level.downgrade();
+            asked.level = level.downgrade();
             level
         });
-        state.asked.insert(key);
-        level
+        Err((place, level))
     }
 
     async fn find(self: Arc<Self>) {
-        let keys = {
-            let mut state = lock(&self.state);
-            state.level = None;
-            std::mem::take(&mut state.asked)
+        let places = {
+            let mut asked = lock(&self.asked);
+            let asked = &mut *asked;
+            asked.level = None;
+            for place in &asked.gathered {
+                // An earlier level may have brought the answer meanwhile.
+                if let step @ Step::Gathered = &mut asked.steps[place.index()] {
+                    *step = Step::Asked;
+                }
+            }
+            std::mem::take(&mut asked.gathered)
         };
-        // It fails for a key without a value, and the runner has one for each.
-        let keys = keys.into_iter().collect();
-        let found = self.batches.try_load_many(keys).await.unwrap_or_default();
-        lock(&self.state).found.extend(found);
+        // A task of its own, so that those who wait are woken once, and not whenever PostgreSQL has sent some of it.
+        let batches = self.batches.clone();
+        let load = async move { batches.try_load_many(places).await }.in_current_span();
+        let loaded = AbortOnDropHandle::new(tokio::spawn(load)).await;
+        // It fails for a key without an answer, and the runner has one for each.
+        let found = loaded.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        let mut asked = lock(&self.asked);
+        for (place, answer) in found {
+            asked.steps[place.index()] = Step::Answered(answer);
+        }
     }
 }

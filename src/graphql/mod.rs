@@ -1,6 +1,6 @@
 //! The kit that every feature of the schema is built with. It knows no entity.
 //!
-//! [`context`] what an operation carries · [`guard`] permissions of root fields · [`loader`] one statement per level ·
+//! [`context`] what an operation carries · [`guard`] permissions of root fields · [`reading`] what queries read from · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
 //! every change · [`eager`] objects in answers · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
 
@@ -18,6 +18,7 @@ pub mod loader;
 pub mod mutation;
 pub mod problem;
 pub mod reach;
+pub mod reading;
 pub mod scalar;
 pub mod shown;
 pub mod stream;

@@ -75,8 +75,8 @@ pub trait Backend: Send + Sync + 'static {
     fn attach(&self, request: Request, session: &Arc<Self::Session>) -> Request;
 
     /// Ends what a session holds when its operation has been answered, without waiting, and answers the same, unless what
-    /// it held turns out to have been no good.
-    fn conclude(&self, session: &Self::Session, response: Response) -> Response;
+    /// it held turns out to have been no good. Nothing when the operation has to be executed once more.
+    fn conclude(&self, session: &Self::Session, response: Response) -> Option<Response>;
 
     /// Runs a query or mutation.
     fn execute(&self, request: Request) -> impl Future<Output = Response> + Send;
@@ -148,7 +148,7 @@ impl Backend for Arc<Live> {
         request.data(session.clone())
     }
 
-    fn conclude(&self, session: &Session, response: Response) -> Response {
+    fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
         session.conclude(response)
     }
 

@@ -29,7 +29,7 @@ use super::origin::origin;
 use super::{Backend, Http, charge, sse, trace, websocket};
 use crate::auth::{Origin, throttle};
 use crate::error::Error;
-use crate::graphql::limits::Refusal;
+use crate::graphql::limits::{Prepared, Refusal};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -209,9 +209,7 @@ async fn respond<B: Backend>(
         ));
     }
     let session = http.backend.session(viewer, origin, key);
-    let request = http.backend.attach(prepared.request(), &session);
-    let response = execute(http, request).instrument(span).await;
-    let response = http.backend.conclude(&session, response);
+    let response = execute(http, &session, &prepared).instrument(span).await;
     let again = charge::retry_after(&response.errors);
     let answer = answer::executed(response, Some(cost), id, settings.errors);
     let mut response = send(answer, media, parts, settings.gzip_from, id);
@@ -224,8 +222,23 @@ async fn respond<B: Backend>(
     Ok(response)
 }
 
-/// Executes a query or mutation: bounded in time, and a resolver that panics spoils its own answer alone.
-pub(super) async fn execute<B: Backend>(http: &Http<B>, request: async_graphql::Request) -> Executed {
+/// Executes a query or mutation, and ends what its session holds.
+pub(super) async fn execute<B: Backend>(
+    http: &Http<B>,
+    session: &Arc<B::Session>,
+    prepared: &Prepared,
+) -> Executed {
+    loop {
+        let request = http.backend.attach(prepared.request(), session);
+        let response = run(http, request).await;
+        if let Some(response) = http.backend.conclude(session, response) {
+            return response;
+        }
+    }
+}
+
+/// Runs an operation: bounded in time, and a resolver that panics spoils its own answer alone.
+async fn run<B: Backend>(http: &Http<B>, request: async_graphql::Request) -> Executed {
     let execution = AssertUnwindSafe(http.backend.execute(request)).catch_unwind();
     match tokio::time::timeout(http.settings.execution_time, execution).await {
         Ok(Ok(response)) => {

@@ -101,9 +101,7 @@ async fn once<B: Backend>(
     id: &RequestId,
 ) -> Bytes {
     let session = http.backend.session(viewer, origin, idempotency_key);
-    let request = http.backend.attach(prepared.request(), &session);
-    let response = graphql::execute(http, request).await;
-    let response = http.backend.conclude(&session, response);
+    let response = graphql::execute(http, &session, &prepared).await;
     answer::executed(response, Some(cost), id, http.settings.errors).body
 }
 

@@ -594,9 +594,8 @@ impl<B: Backend> Operation<B> {
         let span = trace::span(&self.http, Some(&viewer), &prepared, None, request_id);
         let origin = self.origin.of_request(request_id.as_str());
         let session = backend.session(Some(viewer), origin, None);
-        let request = backend.attach(prepared.request(), &session);
-        let response = graphql::execute(&self.http, request).instrument(span).await;
-        let response = backend.conclude(&session, response);
+        let executed = graphql::execute(&self.http, &session, &prepared);
+        let response = executed.instrument(span).await;
         if answer::is_request_error(&response) {
             return self.fail(response.errors, request_id).await;
         }

@@ -1,6 +1,5 @@
 //! All SQL about tenants and users.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -20,7 +19,7 @@ use crate::db::asked::Reader;
 use crate::db::directory::mailing::Purpose;
 use crate::db::directory::people;
 use crate::db::directory::{self, Account, Membership};
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{histories, tenants, users};
 use crate::db::select::{Predicate, by_ids};
 use crate::db::session::Transaction;
@@ -48,7 +47,7 @@ impl Batch for TenantById {
     type Value = Arc<Tenant>;
     const READ: Permission = Permission::TenantRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Tenant>]) -> Result<HashMap<Id<Tenant>, Arc<Tenant>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Tenant>]) -> Result<ByKey<Id<Tenant>, Arc<Tenant>>> {
         by_ids(reader, keys).await
     }
 }
@@ -61,7 +60,7 @@ impl Batch for UserById {
     type Value = Arc<User>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Arc<User>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<User>]) -> Result<ByKey<Id<User>, Arc<User>>> {
         by_ids(reader, keys).await
     }
 }

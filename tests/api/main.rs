@@ -55,6 +55,7 @@ mod teams;
 mod tenancy;
 mod throttle;
 mod tls;
+mod together;
 mod tokens;
 mod users;
 mod warm;

@@ -256,12 +256,12 @@ async fn nobody_waits_behind_a_query_that_was_left_alone() {
     app.settle().await;
     // Nor behind what an answer with an error may have left.
     let session = one.session();
-    let reading = session.reading().unwrap();
+    let reading = session.reading(None).unwrap();
     look(reading.conn().await.unwrap()).await;
     drop(reading);
     turns();
     let failed = Response::from_errors(vec![ServerError::new("It failed.", None)]);
-    assert_eq!(session.conclude(failed).errors.len(), 1);
+    assert_eq!(session.conclude(failed).unwrap().errors.len(), 1);
     read(&app, two.viewer().tenant_id).await;
     let next = turns();
     assert!(next.iter().any(|it| it.starts_with("BEGIN")), "{next:?}");
@@ -296,11 +296,11 @@ async fn what_was_read_where_no_transaction_had_begun_is_not_believed() {
     sabotaged.complete(true).unwrap();
     drop(sabotaged);
     let session = two.session();
-    let reading = session.reading().unwrap();
+    let reading = session.reading(None).unwrap();
     let found = look(reading.conn().await.unwrap()).await;
     assert_eq!((found.pid, found.deals, found.tenant.as_str()), (pid, 0, ""));
     drop(reading);
-    let answer = session.conclude(Response::default());
+    let answer = session.conclude(Response::default()).unwrap();
     assert_eq!(
         answer.errors.len(),
         1,

@@ -1,6 +1,5 @@
 //! All SQL about companies.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -11,7 +10,7 @@ use super::Company;
 use super::types::CompanyFilter;
 use crate::auth::{Permission, Rights};
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::companies;
 use crate::db::select::{Listing, Predicate, by_ids, contains_pattern};
 use crate::db::session::Transaction;
@@ -28,7 +27,7 @@ impl Batch for CompanyById {
     type Value = Arc<Company>;
     const READ: Permission = Permission::CompaniesRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Company>]) -> Result<HashMap<Id<Company>, Arc<Company>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Company>]) -> Result<ByKey<Id<Company>, Arc<Company>>> {
         by_ids(reader, keys).await
     }
 }

@@ -1,6 +1,5 @@
 //! All SQL about contacts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -13,7 +12,7 @@ use super::types::ContactFilter;
 use crate::auth::{Permission, Rights};
 use crate::crm::companies::{self, Company, CompanyById};
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::contacts;
 use crate::db::select::{Listing, Predicate, by_ids, contains_pattern};
 use crate::db::session::Transaction;
@@ -31,7 +30,7 @@ impl Batch for ContactById {
     type Value = Arc<Contact>;
     const READ: Permission = Permission::ContactsRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Contact>]) -> Result<HashMap<Id<Contact>, Arc<Contact>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Contact>]) -> Result<ByKey<Id<Contact>, Arc<Contact>>> {
         by_ids(reader, keys).await
     }
 }

@@ -1,6 +1,5 @@
 //! All SQL about deals and their way through the stages.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +15,7 @@ use crate::crm::companies::{self, Company, CompanyById};
 use crate::crm::contacts::{self, Contact, ContactById};
 use crate::crm::pipelines::PipelineStage;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{deal_stage_changes, deals};
 use crate::db::select::{Predicate, by_ids};
 use crate::db::session::Transaction;
@@ -36,7 +35,7 @@ impl Batch for DealById {
     type Value = Arc<Deal>;
     const READ: Permission = Permission::DealsRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Deal>]) -> Result<HashMap<Id<Deal>, Arc<Deal>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Deal>]) -> Result<ByKey<Id<Deal>, Arc<Deal>>> {
         by_ids(reader, keys).await
     }
 }
@@ -52,7 +51,7 @@ impl Batch for StageChangeById {
     async fn load(
         reader: Reader<'_>,
         keys: &[Id<DealStageChange>],
-    ) -> Result<HashMap<Id<DealStageChange>, Arc<DealStageChange>>> {
+    ) -> Result<ByKey<Id<DealStageChange>, Arc<DealStageChange>>> {
         by_ids(reader, keys).await
     }
 }
@@ -179,10 +178,7 @@ impl Batch for StageTotals {
     type Value = Totals;
     const READ: Permission = Permission::DealsRead;
 
-    async fn load(
-        conn: Reader<'_>,
-        keys: &[Id<PipelineStage>],
-    ) -> Result<HashMap<Id<PipelineStage>, Totals>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<PipelineStage>]) -> Result<ByKey<Id<PipelineStage>, Totals>> {
         let rows: Vec<CurrencyTotal> = statement(
             "SELECT stage.id AS stage_id, total.*
                FROM unnest(?) AS stage (id) CROSS JOIN LATERAL (
@@ -194,7 +190,7 @@ impl Batch for StageTotals {
         .bind::<diesel::sql_types::Array<SqlUuid>, _>(keys.to_vec())
         .load(&mut &*conn)
         .await?;
-        let mut totals: HashMap<Id<PipelineStage>, Vec<CurrencyTotal>> = HashMap::new();
+        let mut totals: ByKey<Id<PipelineStage>, Vec<CurrencyTotal>> = ByKey::default();
         for row in rows {
             totals.entry(row.stage_id).or_default().push(row);
         }

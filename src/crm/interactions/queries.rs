@@ -1,6 +1,5 @@
 //! All SQL about interactions.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -15,7 +14,7 @@ use crate::crm::companies::Company;
 use crate::crm::contacts::Contact;
 use crate::crm::deals::Deal;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::interactions;
 use crate::db::select::{Predicate, by_ids};
 use crate::db::session::Transaction;
@@ -36,7 +35,7 @@ impl Batch for InteractionById {
     async fn load(
         reader: Reader<'_>,
         keys: &[Id<Interaction>],
-    ) -> Result<HashMap<Id<Interaction>, Arc<Interaction>>> {
+    ) -> Result<ByKey<Id<Interaction>, Arc<Interaction>>> {
         by_ids(reader, keys).await
     }
 }

@@ -1,6 +1,5 @@
 //! All SQL about pipelines and stages.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -11,7 +10,7 @@ use super::model::{DEFAULT_STAGES, Pipeline, PipelineStage};
 use super::types::PipelineFilter;
 use crate::auth::Permission;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{pipeline_stages, pipelines, tenants};
 use crate::db::select::{Predicate, by_ids};
 use crate::db::session::Transaction;
@@ -27,7 +26,7 @@ impl Batch for PipelineById {
     type Value = Arc<Pipeline>;
     const READ: Permission = Permission::PipelinesRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<HashMap<Id<Pipeline>, Arc<Pipeline>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<ByKey<Id<Pipeline>, Arc<Pipeline>>> {
         by_ids(reader, keys).await
     }
 }
@@ -43,7 +42,7 @@ impl Batch for StageById {
     async fn load(
         reader: Reader<'_>,
         keys: &[Id<PipelineStage>],
-    ) -> Result<HashMap<Id<PipelineStage>, Arc<PipelineStage>>> {
+    ) -> Result<ByKey<Id<PipelineStage>, Arc<PipelineStage>>> {
         by_ids(reader, keys).await
     }
 }
@@ -56,14 +55,14 @@ impl Batch for StagesByPipeline {
     type Value = Arc<Vec<Arc<PipelineStage>>>;
     const READ: Permission = Permission::PipelinesRead;
 
-    async fn load(conn: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<HashMap<Id<Pipeline>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<Pipeline>]) -> Result<ByKey<Id<Pipeline>, Self::Value>> {
         let found: Vec<PipelineStage> = pipeline_stages::table
             .filter(pipeline_stages::pipeline_id.eq_any(keys))
             .order((pipeline_stages::pipeline_id, pipeline_stages::position))
             .select(PipelineStage::as_select())
             .load(&mut &*conn)
             .await?;
-        let mut stages: HashMap<Id<Pipeline>, Vec<Arc<PipelineStage>>> = HashMap::new();
+        let mut stages: ByKey<Id<Pipeline>, Vec<Arc<PipelineStage>>> = ByKey::default();
         for stage in found {
             stages.entry(stage.pipeline_id).or_default().push(Arc::new(stage));
         }

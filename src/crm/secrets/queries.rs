@@ -1,6 +1,5 @@
 //! All SQL about the sensitive fields of companies.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +13,7 @@ use super::model::CompanySecret;
 use crate::auth::Permission;
 use crate::crm::companies::Company;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{companies, company_secrets};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
@@ -33,13 +32,13 @@ impl Batch for SecretsByCompany {
     async fn load(
         conn: Reader<'_>,
         keys: &[Id<Company>],
-    ) -> Result<HashMap<Id<Company>, Arc<Vec<CompanySecret>>>> {
+    ) -> Result<ByKey<Id<Company>, Arc<Vec<CompanySecret>>>> {
         let found: Vec<CompanySecret> = company_secrets::table
             .filter(company_secrets::company_id.eq_any(keys))
             .select(CompanySecret::as_select())
             .load(&mut &*conn)
             .await?;
-        let mut of: HashMap<Id<Company>, Vec<CompanySecret>> = HashMap::new();
+        let mut of: ByKey<Id<Company>, Vec<CompanySecret>> = ByKey::default();
         for secret in found {
             of.entry(secret.company_id).or_default().push(secret);
         }

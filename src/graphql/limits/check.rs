@@ -18,6 +18,7 @@ use super::{
 };
 use crate::db::asked::Asked;
 use crate::db::id::read_id_of;
+use crate::graphql::reading::Together;
 
 /// Bytes that a node of a parsed document takes, estimated for the cache.
 const NODE_BYTES: u64 = 300;
@@ -39,6 +40,8 @@ pub(super) struct Operation {
     pub(super) distinct: bool,
     /// What its fields can show of rows.
     pub(super) asked: Arc<Asked>,
+    /// For a query that costs the database little: whoever else asks it.
+    pub(super) together: Option<Arc<Together>>,
 }
 
 /// The argument `after` of a subscription.
@@ -207,13 +210,17 @@ pub(super) fn operations(
                     .map(|value| value.node.clone()),
                 at: variable.pos,
             });
+            let fields = fields(set, &reduced);
+            let together = definition.ty == OperationType::Query && light(&fields);
+            let names = fields.iter().map(|field| field.name.node.as_str());
             Ok(Operation {
+                together: together.then(Arc::default),
+                asked: Arc::new(Asked::of(names)),
                 name: name.map(|name| name.as_str().into()),
                 kind: definition.ty,
                 variables: variables.collect(),
                 cost: cost::of_operation(document, definition.ty, set, shape, limits)?,
                 distinct: distinct(document, set),
-                asked: Arc::new(asked(set, &reduced)),
                 document: reduced,
                 bytes: nodes * NODE_BYTES,
                 root_fields: answered(&roots),
@@ -223,26 +230,36 @@ pub(super) fn operations(
         .collect()
 }
 
-/// The names of all fields of an operation and of the fragments that it reaches.
-fn asked(set: &SelectionSet, reduced: &ExecutableDocument) -> Asked {
-    fn collect<'a>(set: &'a SelectionSet, names: &mut HashSet<&'a str>) {
+/// All fields of an operation and of the fragments that it reaches.
+fn fields<'a>(set: &'a SelectionSet, reduced: &'a ExecutableDocument) -> Vec<&'a Field> {
+    fn collect<'a>(set: &'a SelectionSet, fields: &mut Vec<&'a Field>) {
         for selection in &set.items {
             match &selection.node {
                 Selection::Field(field) => {
-                    names.insert(&field.node.name.node);
-                    collect(&field.node.selection_set.node, names);
+                    fields.push(&field.node);
+                    collect(&field.node.selection_set.node, fields);
                 }
-                Selection::InlineFragment(inline) => collect(&inline.node.selection_set.node, names),
+                Selection::InlineFragment(inline) => collect(&inline.node.selection_set.node, fields),
                 Selection::FragmentSpread(_) => {}
             }
         }
     }
-    let mut names = HashSet::new();
-    collect(set, &mut names);
+    let mut fields = Vec::new();
+    collect(set, &mut fields);
     for fragment in reduced.fragments.values() {
-        collect(&fragment.node.selection_set.node, &mut names);
+        collect(&fragment.node.selection_set.node, &mut fields);
     }
-    Asked::of(names)
+    fields
+}
+
+/// Whether the database answers such fields in little time, whatever the variables are: records by their ids, and pages
+/// along an index.
+fn light(fields: &[&Field]) -> bool {
+    const ARGUMENTS: [&str; 6] = ["id", "ids", "first", "after", "last", "before"];
+    fields.iter().all(|field| {
+        let mut arguments = field.arguments.iter();
+        field.name.node != "totalCount" && arguments.all(|(name, _)| ARGUMENTS.contains(&name.node.as_str()))
+    })
 }
 
 /// Whether no object asks for the same field twice, whichever of the fragments apply to it. How large the unfolded document

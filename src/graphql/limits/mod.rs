@@ -459,6 +459,9 @@ impl Prepared {
         if self.operation().distinct {
             request = request.data(Distinct);
         }
+        if let Some(together) = &self.operation().together {
+            request = request.data(together.clone());
+        }
         request
             .data(self.operation().asked.clone())
             .variables(self.variables.clone())

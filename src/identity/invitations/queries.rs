@@ -1,6 +1,5 @@
 //! All SQL about invitations that a tenant runs. What who follows a link may see is in `db::directory::people`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -11,7 +10,7 @@ use diesel_async::RunQueryDsl;
 use super::model::Invitation;
 use crate::auth::Permission;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{invitations, users};
 use crate::db::select::by_ids;
 use crate::db::session::Transaction;
@@ -31,7 +30,7 @@ impl Batch for InvitationById {
     async fn load(
         reader: Reader<'_>,
         keys: &[Id<Invitation>],
-    ) -> Result<HashMap<Id<Invitation>, Arc<Invitation>>> {
+    ) -> Result<ByKey<Id<Invitation>, Arc<Invitation>>> {
         by_ids(reader, keys).await
     }
 }

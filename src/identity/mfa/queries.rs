@@ -1,8 +1,6 @@
 //! All SQL about pending sign-ins, and about who has a second factor in a tenant. Second factors themselves belong to no
 //! tenant: see [`directory::factors`](crate::db::directory::factors).
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Bool, Integer, Timestamptz, Uuid as SqlUuid};
@@ -13,7 +11,7 @@ use super::super::User;
 use super::model::{Pending, TRIES};
 use crate::auth::Permission;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{pending_sign_ins, users};
 use crate::db::session::Transaction;
 use crate::db::statement::statement;
@@ -28,7 +26,7 @@ impl Batch for SecondFactorOfUser {
     type Key = Id<User>;
     type Value = bool;
 
-    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, bool>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<ByKey<Id<User>, bool>> {
         let found: Vec<(Id<User>, bool)> = users::table
             .filter(users::id.eq_any(keys))
             .select((users::id, users::has_second_factor))

@@ -1,6 +1,5 @@
 //! All SQL about a tenant's own roles.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::dsl::exists;
@@ -12,7 +11,7 @@ use super::model::CustomRole;
 use crate::auth::{Permission, Rights, Role};
 use crate::db::asked::Reader;
 use crate::db::directory::Revocation;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{custom_roles, users};
 use crate::db::select::by_ids;
 use crate::db::session::Transaction;
@@ -32,7 +31,7 @@ impl Batch for CustomRoleById {
     async fn load(
         reader: Reader<'_>,
         keys: &[Id<CustomRole>],
-    ) -> Result<HashMap<Id<CustomRole>, Arc<CustomRole>>> {
+    ) -> Result<ByKey<Id<CustomRole>, Arc<CustomRole>>> {
         by_ids(reader, keys).await
     }
 }

@@ -1,6 +1,5 @@
 //! All SQL about teams.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -10,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use super::model::{Team, TeamMember};
 use crate::auth::Permission;
 use crate::db::asked::Reader;
-use crate::db::id::Id;
+use crate::db::id::{ByKey, Id};
 use crate::db::schema::{team_members, teams};
 use crate::db::select::by_ids;
 use crate::db::session::Transaction;
@@ -27,7 +26,7 @@ impl Batch for TeamById {
     type Value = Arc<Team>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(reader: Reader<'_>, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Arc<Team>>> {
+    async fn load(reader: Reader<'_>, keys: &[Id<Team>]) -> Result<ByKey<Id<Team>, Arc<Team>>> {
         by_ids(reader, keys).await
     }
 }
@@ -40,14 +39,14 @@ impl Batch for MembersByTeam {
     type Value = Arc<Vec<TeamMember>>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: Reader<'_>, keys: &[Id<Team>]) -> Result<HashMap<Id<Team>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<Team>]) -> Result<ByKey<Id<Team>, Self::Value>> {
         let found: Vec<(Id<Team>, TeamMember)> = team_members::table
             .filter(team_members::team_id.eq_any(keys))
             .order((team_members::is_lead.desc(), team_members::user_id))
             .select((team_members::team_id, TeamMember::as_select()))
             .load(&mut &*conn)
             .await?;
-        let mut members: HashMap<Id<Team>, Vec<TeamMember>> = HashMap::new();
+        let mut members: ByKey<Id<Team>, Vec<TeamMember>> = ByKey::default();
         for (team, member) in found {
             members.entry(team).or_default().push(member);
         }
@@ -66,7 +65,7 @@ impl Batch for TeamsByUser {
     type Value = Arc<Vec<Arc<Team>>>;
     const READ: Permission = Permission::UsersRead;
 
-    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<HashMap<Id<User>, Self::Value>> {
+    async fn load(conn: Reader<'_>, keys: &[Id<User>]) -> Result<ByKey<Id<User>, Self::Value>> {
         let found: Vec<(Id<User>, Team)> = team_members::table
             .inner_join(
                 teams::table.on(teams::tenant_id
@@ -78,7 +77,7 @@ impl Batch for TeamsByUser {
             .select((team_members::user_id, Team::as_select()))
             .load(&mut &*conn)
             .await?;
-        let mut of: HashMap<Id<User>, Vec<Arc<Team>>> = HashMap::new();
+        let mut of: ByKey<Id<User>, Vec<Arc<Team>>> = ByKey::default();
         for (user, team) in found {
             of.entry(user).or_default().push(Arc::new(team));
         }

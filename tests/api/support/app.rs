@@ -344,9 +344,13 @@ impl Client {
             Err(refusal) => return json!({ "errors": refusal.errors }),
         };
         let session = self.session();
-        let request: Request = prepared.request().data(session.clone());
-        let response = self.app.schema.execute(request).await;
-        let response = session.conclude(response);
+        let response = loop {
+            let request: Request = prepared.request().data(session.clone());
+            let response = self.app.schema.execute(request).await;
+            if let Some(response) = session.conclude(response) {
+                break response;
+            }
+        };
         let mut data = Vec::new();
         eager::write(&response.data, &mut data);
         let mut answer = json!({ "data": serde_json::from_slice::<Value>(&data).unwrap() });

@@ -236,9 +236,9 @@ impl Backend for Small {
         request.data(session.clone())
     }
 
-    fn conclude(&self, session: &Session, response: Response) -> Response {
+    fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
         finish(&self.behind, session);
-        response
+        Some(response)
     }
 
     async fn execute(&self, request: Request) -> Response {
