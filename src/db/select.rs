@@ -512,7 +512,8 @@ pub trait ReadRow: Listed {
     ) -> BoxFuture<'a, Result<Found<Self>>>;
 
     /// Reads one page of children for each of many parents: a statement for each different page that is asked for,
-    /// which is one, unless a document asks for several under aliases. Every key has an entry in the answer.
+    /// which is one, unless a document asks for several under aliases or several ask together. Every key has an entry in the
+    /// answer.
     ///
     /// # Errors
     /// When the database fails.
@@ -612,8 +613,8 @@ where
             for (parent, page) in keys {
                 pages.entry(page).or_default().push(*parent);
             }
-            let mut answer = ByKey::with_capacity_and_hasher(keys.len(), <_>::default());
-            for (page, parents) in pages {
+            // All of them are on their way together.
+            let found = pages.into_iter().map(async |(page, parents)| {
                 let keyset = page.keyset::<R>();
                 let and = if keyset.is_empty() { "" } else { " AND " };
                 let sql = format!(
@@ -640,9 +641,10 @@ where
                 let trimmed = found
                     .into_iter()
                     .map(|(parent, rows)| ((parent, page.clone()), Arc::new(Rows::trim(rows, page))));
-                answer.extend(trimmed);
-            }
-            Ok(answer)
+                Ok(trimmed.collect::<Vec<_>>())
+            });
+            let found: Result<Vec<_>> = futures::future::try_join_all(found).await;
+            Ok(found?.into_iter().flatten().collect())
         })
     }
 }

@@ -5,16 +5,14 @@
 //! the midst is thrown away by the pool. One on which everything has been answered is [left to the next](super::warm) before
 //! the transaction ends; the message that begins theirs ends it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
-use diesel::QueryResult;
 use diesel::connection::TransactionDepthChange;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
-use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use futures::future::{self, BoxFuture};
+use futures::{FutureExt, poll};
 use tokio::sync::OnceCell;
 use tokio::task::unconstrained;
 use uuid::Uuid;
@@ -49,11 +47,12 @@ struct Lease {
     connection: Arc<Connection>,
     /// What PostgreSQL answers when it has begun the transaction. Queries need not wait for it: they follow on the same
     /// wire. Nor is anybody woken by it: the driver keeps the answer, which is [short](Sight::settings), until it is asked for.
-    begun: Mutex<MaybeDone<BoxFuture<'static, QueryResult<()>>>>,
+    begun: future::Shared<BoxFuture<'static, Result<()>>>,
 }
 
 impl Lease {
-    async fn begin(db: &Database, kind: Kind, sight: &Sight) -> Result<Self> {
+    /// Tells when it is about to put the first message on the wire.
+    async fn begin(db: &Database, kind: Kind, sight: &Sight, about_to: impl FnOnce()) -> Result<Self> {
         let mut connection = db.connection_of(Some(sight.tenant())).await?;
         let begin = if is_warm(&mut connection) {
             kind.following
@@ -67,36 +66,18 @@ impl Lease {
             let connection = connection.clone();
             let sql = format!("{begin}; {}", sight.settings());
             // Unconstrained, so that an answer that is there is seen at once.
-            unconstrained(async move { (&mut &**connection).batch_execute(&sql).await })
+            unconstrained(async move { Ok((&mut &**connection).batch_execute(&sql).await?) })
         };
-        let lease = Self {
-            connection,
-            begun: Mutex::new(maybe_done(Box::pin(started))),
-        };
+        let begun = started.boxed().shared();
+        about_to();
         // The first look puts the message on the wire, before any query can.
-        lease.has_begun()?;
-        Ok(lease)
-    }
-
-    /// Whether PostgreSQL has answered that it has begun the transaction, without waiting for it.
-    fn has_begun(&self) -> Result<bool> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut begun = Pin::new(&mut *begun);
-        let _ = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        match begun.output_mut() {
-            None => Ok(false),
-            Some(Ok(())) => Ok(true),
-            Some(Err(refused)) => {
-                Err(std::mem::replace(refused, diesel::result::Error::BrokenTransactionManager).into())
-            }
-        }
+        begun.clone().now_or_never().transpose()?;
+        Ok(Self { connection, begun })
     }
 
     /// Ends the transaction and hands the connection back to the pool, unless something about it failed.
     async fn end(self, commit: bool) -> Result<()> {
-        let mut begun = self.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (&mut begun).await;
-        let begun = Pin::new(&mut begun).take_output().unwrap_or(Ok(()));
+        let begun = self.begun.await;
         // A query that its waiter dropped may still hold the connection; then it cannot be used again.
         let mut connection = Arc::try_unwrap(self.connection).map_err(|_| Error::Unavailable)?;
         begun?;
@@ -125,7 +106,10 @@ pub struct Snapshot {
     db: Database,
     sight: Sight,
     lease: OnceCell<Lease>,
-    begun: AtomicBool,
+    /// Whether the message has been sent that begins the transaction, or nothing will come of it.
+    closed: AtomicBool,
+    /// Why there is no connection.
+    failed: OnceLock<Error>,
     /// Whether several read from it.
     shared: AtomicBool,
     /// How many of them have not [said](Snapshot::complete) that they were answered.
@@ -138,20 +122,21 @@ impl Snapshot {
             db,
             sight,
             lease: OnceCell::new(),
-            begun: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            failed: OnceLock::new(),
             shared: AtomicBool::new(false),
             unanswered: AtomicUsize::new(1),
         }
     }
 
-    /// Lets somebody else read from it too, unless it has begun: then what they would see may be older than their question.
+    /// Lets somebody else read from it too, unless that has begun: then what they would see may be older than their question.
     pub fn join(&self) -> bool {
-        let joined = !self.has_begun();
-        if joined {
-            self.shared.store(true, Ordering::Relaxed);
-            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        if self.closed.load(Ordering::SeqCst) {
+            return false;
         }
-        joined
+        self.shared.store(true, Ordering::Relaxed);
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     /// Whether somebody has joined.
@@ -159,12 +144,12 @@ impl Snapshot {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// Whether the moment that it shows may have come.
+    /// Whether there is a connection to read from.
     pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+        self.lease.get().is_some()
     }
 
-    /// The connection, which is taken from the pool at the first use.
+    /// The connection, which is taken from the pool at the first use. When there was none, it is not tried again.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had.
@@ -173,29 +158,42 @@ impl Snapshot {
             return Ok(&lease.connection);
         }
         let begin = async || {
-            let lease = Lease::begin(&self.db, READ, &self.sight).await?;
-            // Before any query can be on the wire: it is the first of them that PostgreSQL takes the snapshot for.
-            self.begun.store(true, Ordering::SeqCst);
-            Ok(lease)
+            if let Some(error) = self.failed.get() {
+                return Err(error.clone());
+            }
+            // PostgreSQL takes the snapshot for the first query, which may be in that message.
+            let close = || self.closed.store(true, Ordering::SeqCst);
+            let lease = Lease::begin(&self.db, READ, &self.sight, close).await;
+            lease.inspect_err(|error| {
+                close();
+                self.failed.get_or_init(|| error.clone());
+            })
         };
-        let lease: Result<_> = self.lease.get_or_try_init(begin).await;
-        Ok(&lease?.connection)
+        Ok(&self.lease.get_or_try_init(begin).await?.connection)
     }
 
     /// Says that nothing will be asked any more, and whether everything that was asked has been answered, to the last row.
-    /// If so, the connection is left for the next as it is: PostgreSQL has nothing more to do on it. Who goes away earlier
-    /// leaves it, perhaps, with a query that runs for long, and nobody should have to wait behind that.
+    /// When all who read from it say so, the connection is left for the next as it is: PostgreSQL has nothing more to do on
+    /// it. Who goes away earlier leaves it, perhaps, with a query that runs for long, and nobody should have to wait behind
+    /// that.
     ///
     /// # Errors
     /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
-    pub fn complete(&self, answered: bool) -> Result<()> {
-        if let Some(lease) = self.lease.get() {
-            let begun = lease.has_begun().inspect_err(|error| {
-                tracing::warn!(?error, "PostgreSQL refused to begin a read");
-            })?;
-            if begun && answered {
-                self.unanswered.fetch_sub(1, Ordering::AcqRel);
-            }
+    pub async fn complete(&self, answered: bool) -> Result<()> {
+        let Some(lease) = self.lease.get() else {
+            return Ok(());
+        };
+        let begun = match poll!(lease.begun.clone()) {
+            Poll::Ready(begun) => begun,
+            // It may have its turn on the connection after a query of somebody else. Until then it must not be left half
+            // way, as it would be if we were given up: others wait for their turns behind it.
+            Poll::Pending => tokio::spawn(lease.begun.clone())
+                .await
+                .unwrap_or(Err(Error::Unavailable)),
+        };
+        begun.inspect_err(|error| tracing::warn!(?error, "PostgreSQL refused to begin a read"))?;
+        if answered {
+            self.unanswered.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(())
     }
@@ -234,7 +232,7 @@ pub struct Transaction {
 impl Transaction {
     pub(super) async fn begin(db: &Database, sight: Sight) -> Result<Self> {
         Ok(Self {
-            lease: Some(Lease::begin(db, WRITE, &sight).await?),
+            lease: Some(Lease::begin(db, WRITE, &sight, || {}).await?),
             sight,
         })
     }

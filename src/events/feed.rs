@@ -227,7 +227,7 @@ impl Hub {
                 None => (super::standing(conn).await?, Vec::new()),
                 Some(after) => futures::try_join!(super::standing(conn), super::read(conn, after, limit))?,
             };
-            snapshot.complete(true)?;
+            snapshot.complete(true).await?;
             Ok(found)
         };
         patient(read).await

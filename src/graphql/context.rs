@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::eager::Eager;
 use super::loader::{Batch, lock};
 use super::reach::{Belongs, Vision};
-use super::reading::{Reading, Together};
+use super::reading::{Joining, Reading};
 use crate::auth::{Means, Origin, Permission, Viewer};
 use crate::db::Database;
 use crate::db::asked::Asked;
@@ -190,12 +190,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when nobody has signed in.
-    pub fn reading(&self, together: Option<&Together>) -> Result<Arc<Reading>> {
+    pub fn reading(&self, joining: Option<&Joining>) -> Result<Arc<Reading>> {
         let viewer = self.viewer()?;
         let mut reading = lock(&self.reading);
-        let reading = reading.get_or_insert_with(|| match together {
-            Some(together) if !self.alone.load(Ordering::Relaxed) => together.join(&self.db, viewer.sight()),
-            _ => Arc::new(Reading::new(&self.db, viewer.sight(), false)),
+        let reading = reading.get_or_insert_with(|| match joining {
+            Some(joining) if !self.alone.load(Ordering::Relaxed) => joining.join(&self.db, viewer.sight()),
+            _ => Arc::new(Reading::alone(&self.db, viewer.sight())),
         });
         Ok(reading.clone())
     }
@@ -238,11 +238,11 @@ impl Session {
     ///
     /// # Errors
     /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
-    pub fn close(&self, answered: bool) -> Result<()> {
+    pub async fn close(&self, answered: bool) -> Result<()> {
         let reading = lock(&self.reading).take();
         lock(&self.person).take();
         match reading {
-            Some(reading) => reading.snapshot.complete(answered),
+            Some(reading) => reading.snapshot.complete(answered).await,
             None => Ok(()),
         }
     }
@@ -252,12 +252,10 @@ impl Session {
     ///
     /// Nothing when it read [together](super::reading) with others, and it was perhaps by them that it failed: a transaction
     /// in which one statement has failed answers no other. Executed once more, it reads alone.
-    pub fn conclude(&self, mut response: Response) -> Option<Response> {
-        let shared = lock(&self.reading)
-            .as_ref()
-            .is_some_and(|reading| reading.is_shared());
+    pub async fn conclude(&self, mut response: Response) -> Option<Response> {
+        let may_be_spoilt = (lock(&self.reading).as_ref()).is_some_and(|reading| reading.may_be_spoilt());
         // Without an error in it, the database has answered everything too.
-        if let Err(error) = self.close(response.errors.is_empty()) {
+        if let Err(error) = self.close(response.errors.is_empty()).await {
             if !self.changes.load(Ordering::Relaxed) {
                 response.data = Value::Null;
             }
@@ -265,7 +263,7 @@ impl Session {
             error.locations.clear();
             response.errors.push(error);
         }
-        if shared && response.errors.iter().any(is_of_server) {
+        if may_be_spoilt && response.errors.iter().any(is_of_server) {
             self.alone.store(true, Ordering::Relaxed);
             return None;
         }
@@ -360,8 +358,7 @@ impl ContextExt for Context<'_> {
     }
 
     fn reading(&self) -> Result<Arc<Reading>> {
-        let together = self.data_opt::<Arc<Together>>();
-        self.session().reading(together.map(|together| &**together))
+        self.session().reading(self.data_opt::<Joining>())
     }
 
     fn asked(&self) -> Arc<Asked> {

@@ -94,36 +94,66 @@ pub(super) async fn object<T: ObjectType + ?Sized>(
     ctx: &ContextSelectionSet<'_>,
     object: &T,
 ) -> ServerResult<Value> {
-    let mut fields = Vec::with_capacity(ctx.item.node.items.len());
-    collect(ctx, object, &ctx.item.node, &mut fields)?;
-    let answers = fields.iter().map(|field| resolve(ctx, object, field));
-    if ctx.data_opt::<Distinct>().is_some() {
-        // Of a field the name is plain.
-        let name = |at: usize| Some(fields[at].node.response_key().node.as_str());
-        return json([b'{', b'}'], 56, answers, name).await;
-    }
-    let mut tree = IndexMap::with_capacity(fields.len());
-    let values = all(answers).await?;
-    for (field, value) in std::iter::zip(fields, values) {
-        merge(&mut tree, field.node.response_key().node.clone(), value);
-    }
-    Ok(Value::Object(tree))
+    let selected = Selected::of(ctx, object)?;
+    selected.resolve(ctx, object).await
 }
 
 async fn list<T: ObjectType>(ctx: &ContextSelectionSet<'_>, objects: &[T]) -> ServerResult<Value> {
+    let Some(first) = objects.first() else {
+        return Ok(Value::List(Vec::new()));
+    };
+    // They are all of one type.
+    let selected = &Selected::of(ctx, first)?;
     let items = objects.iter().enumerate().map(|(index, item)| async move {
         let ctx = ctx.with_index(index);
-        object(&ctx, item)
+        selected
+            .resolve(&ctx, item)
             .await
             .map_err(|error| match error.path.is_empty() {
                 true => ctx.set_error_path(error),
                 false => error,
             })
     });
-    if ctx.data_opt::<Distinct>().is_some() {
+    if selected.distinct {
         return json([b'[', b']'], 200, items, |_| None).await;
     }
     Ok(Value::List(all(items).await?))
+}
+
+/// What is asked of an object.
+struct Selected<'a> {
+    fields: Vec<&'a Positioned<Field>>,
+    /// Whether it is [known](Distinct) that no field is there twice.
+    distinct: bool,
+}
+
+impl<'a> Selected<'a> {
+    fn of<T: ObjectType + ?Sized>(ctx: &ContextSelectionSet<'a>, object: &T) -> ServerResult<Self> {
+        let mut fields = Vec::with_capacity(ctx.item.node.items.len());
+        collect(ctx, object, &ctx.item.node, &mut fields)?;
+        Ok(Self {
+            fields,
+            distinct: ctx.data_opt::<Distinct>().is_some(),
+        })
+    }
+
+    async fn resolve<T: ObjectType + ?Sized>(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        object: &T,
+    ) -> ServerResult<Value> {
+        let name = |at: usize| &self.fields[at].node.response_key().node;
+        let answers = self.fields.iter().map(|field| resolve(ctx, object, field));
+        if self.distinct {
+            // Of a field the name is plain.
+            return json([b'{', b'}'], 56, answers, |at| Some(name(at).as_str())).await;
+        }
+        let mut tree = IndexMap::with_capacity(self.fields.len());
+        for (at, value) in all(answers).await?.into_iter().enumerate() {
+            merge(&mut tree, name(at).clone(), value);
+        }
+        Ok(Value::Object(tree))
+    }
 }
 
 async fn resolve<T: ObjectType + ?Sized>(

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dataloader::{BatchFn, cached};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::auth::Permission;
@@ -23,6 +22,9 @@ use crate::error::{Error, Result};
 
 /// Keys in one statement at most: more than a page of pages can ask for, unless many ask for one together.
 const MAX_BATCH: usize = 10_000;
+
+/// How often a level is asked: another that was given up meanwhile may have taken its keys along.
+const TRIES: usize = 3;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -215,7 +217,7 @@ impl<B: Batch> Loader<B> {
         level.await;
         match &lock(&self.asked).steps[place.index()] {
             Step::Answered(answer) => answer.clone(),
-            // It panicked, which has been told.
+            // Reading it panicked, which has been told.
             _ => Err(Error::internal("a loader brought no answer")),
         }
     }
@@ -260,15 +262,25 @@ impl<B: Batch> Loader<B> {
             }
             std::mem::take(&mut asked.gathered)
         };
-        // A task of its own, so that those who wait are woken once, and not whenever PostgreSQL has sent some of it.
-        let batches = self.batches.clone();
-        let load = async move { batches.try_load_many(places).await }.in_current_span();
-        let loaded = AbortOnDropHandle::new(tokio::spawn(load)).await;
-        // It fails for a key without an answer, and the runner has one for each.
-        let found = loaded.ok().and_then(std::result::Result::ok).unwrap_or_default();
-        let mut asked = lock(&self.asked);
-        for (place, answer) in found {
-            asked.steps[place.index()] = Step::Answered(answer);
+        for _ in 0..TRIES {
+            let (batches, places, many) = (self.batches.clone(), places.clone(), places.len() > 1);
+            let load = async move { batches.try_load_many(places).await };
+            let loaded = if many {
+                // In a task of its own, so that many are woken once, and not whenever PostgreSQL has sent some of it.
+                match tokio::spawn(load.in_current_span()).await {
+                    Ok(loaded) => loaded,
+                    Err(_panicked) => return,
+                }
+            } else {
+                load.await
+            };
+            if let Ok(found) = loaded {
+                let mut asked = lock(&self.asked);
+                for (place, answer) in found {
+                    asked.steps[place.index()] = Step::Answered(answer);
+                }
+                return;
+            }
         }
     }
 }

@@ -101,7 +101,7 @@ impl Vision {
             Some(user) => reach::together_since(conn, user).await?,
             None => HashMap::new(),
         };
-        snapshot.complete(true)?;
+        snapshot.complete(true).await?;
         Ok(Self {
             owners,
             about,

@@ -7,10 +7,11 @@
 //! when there is one. So the moment that it shows is after the question of everybody who reads from it.
 //!
 //! They share who [see](Sight) the same. What a viewer is allowed is asked of each on their own, before a loader is. And they
-//! share who ask by the same document, one that costs little whatever its variables are: whoever asks for little does not
-//! wait behind somebody's search of a hundred thousand records.
+//! share who ask by the same document, one that neither searches, filters, sorts nor counts, and as many as cost
+//! [so much](ROOM) together: whoever asks for little does not wait behind who asks for very much.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use diesel_async::AsyncPgConnection;
@@ -25,23 +26,35 @@ use crate::error::Result;
 pub struct Reading {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) loaders: Loaders,
-    /// Whether others may join.
-    open: bool,
+    /// What those who join may cost yet; nothing where nobody may.
+    room: Option<AtomicU64>,
 }
 
 impl Reading {
-    pub(super) fn new(db: &Database, sight: Sight, open: bool) -> Self {
+    /// A reading for one request.
+    pub(super) fn alone(db: &Database, sight: Sight) -> Self {
         let snapshot = Arc::new(db.snapshot(sight));
         Self {
             loaders: Loaders::new(snapshot.clone()),
             snapshot,
-            open,
+            room: None,
         }
     }
 
-    /// Whether others have joined.
-    pub(super) fn is_shared(&self) -> bool {
-        self.snapshot.is_shared()
+    /// Lets a request of this cost in, if it comes in time and there is room.
+    fn join(&self, cost: u64) -> bool {
+        let Some(room) = &self.room else {
+            return false;
+        };
+        let less = |room: u64| room.checked_sub(cost);
+        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+            && self.snapshot.join()
+    }
+
+    /// Whether somebody else may have spoilt it: in a transaction in which one statement has failed, no other is answered.
+    pub(super) fn may_be_spoilt(&self) -> bool {
+        self.snapshot.is_shared() && self.snapshot.has_begun()
     }
 
     /// The connection to read from.
@@ -49,7 +62,7 @@ impl Reading {
     /// # Errors
     /// [`Error::Unavailable`](crate::error::Error::Unavailable) when no connection can be had.
     pub async fn conn(&self) -> Result<&AsyncPgConnection> {
-        if self.open && !self.snapshot.has_begun() {
+        if self.room.is_some() && !self.snapshot.has_begun() {
             // Lets those who came at the same time join. Loaders do so anyway.
             tokio::task::yield_now().await;
         }
@@ -57,25 +70,42 @@ impl Reading {
     }
 }
 
-/// Readings that requests with one document may join.
+/// What all who read together cost at most, in the measure of documents: about as many records.
+const ROOM: u64 = 1_000;
+
+/// The readings that requests with one document may join, by who sees the same.
 #[derive(Default)]
 pub struct Together(Mutex<HashMap<Sight, Weak<Reading>, foldhash::fast::RandomState>>);
 
-/// Readings that are remembered before those that have ended are forgotten.
-const REMEMBERED: usize = 256;
+/// A request that may read together with others.
+#[derive(Clone)]
+pub struct Joining {
+    pub(super) together: Arc<Together>,
+    /// What it costs.
+    pub(super) cost: u64,
+}
 
-impl Together {
+impl Joining {
+    /// With others who ask with the same document, and of what they cost.
+    pub fn new(together: Arc<Together>, cost: u64) -> Self {
+        Self { together, cost }
+    }
+
     /// A reading of what these see.
     pub(super) fn join(&self, db: &Database, sight: Sight) -> Arc<Reading> {
-        let mut readings = lock(&self.0);
-        let gathering = readings.get(&sight).and_then(Weak::upgrade);
-        if let Some(reading) = gathering.filter(|reading| reading.snapshot.join()) {
+        // Upgraded and let go outside of the lock: the last to leave a reading gives its connection back.
+        let gathering = lock(&self.together.0).get(&sight).and_then(Weak::upgrade);
+        if let Some(reading) = gathering.filter(|reading| reading.join(self.cost)) {
             return reading;
         }
-        if readings.len() >= REMEMBERED {
+        let reading = Arc::new(Reading {
+            room: Some(AtomicU64::new(ROOM.saturating_sub(self.cost))),
+            ..Reading::alone(db, sight)
+        });
+        let mut readings = lock(&self.together.0);
+        if readings.len() == readings.capacity() {
             readings.retain(|_, reading| reading.strong_count() > 0);
         }
-        let reading = Arc::new(Reading::new(db, sight, true));
         readings.insert(sight, Arc::downgrade(&reading));
         reading
     }

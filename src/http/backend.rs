@@ -74,9 +74,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a session where resolvers look for it.
     fn attach(&self, request: Request, session: &Arc<Self::Session>) -> Request;
 
-    /// Ends what a session holds when its operation has been answered, without waiting, and answers the same, unless what
-    /// it held turns out to have been no good. Nothing when the operation has to be executed once more.
-    fn conclude(&self, session: &Self::Session, response: Response) -> Option<Response>;
+    /// Ends what a session holds when its operation has been answered, and answers the same, unless what it held turns out
+    /// to have been no good. Nothing when the operation has to be executed once more.
+    fn conclude(
+        &self,
+        session: &Self::Session,
+        response: Response,
+    ) -> impl Future<Output = Option<Response>> + Send;
 
     /// Runs a query or mutation.
     fn execute(&self, request: Request) -> impl Future<Output = Response> + Send;
@@ -148,8 +152,8 @@ impl Backend for Arc<Live> {
         request.data(session.clone())
     }
 
-    fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
-        session.conclude(response)
+    async fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
+        session.conclude(response).await
     }
 
     async fn execute(&self, request: Request) -> Response {

@@ -231,7 +231,7 @@ pub(super) async fn execute<B: Backend>(
     loop {
         let request = http.backend.attach(prepared.request(), session);
         let response = run(http, request).await;
-        if let Some(response) = http.backend.conclude(session, response) {
+        if let Some(response) = http.backend.conclude(session, response).await {
             return response;
         }
     }

@@ -10,7 +10,7 @@ use crate::support::app::{config, database_url};
 use crate::support::wire::until;
 use crate::support::{Client, TestApp};
 
-/// Each of these waits for a connection of its own: what [costs much](dealstream::graphql::reading) is read alone.
+/// Each of these waits for a connection of its own: what counts is [read alone](dealstream::graphql::reading).
 const QUERY: &str = "{ companies(first: 1) { totalCount } }";
 
 async fn small(connections: u32) -> TestApp {

@@ -573,3 +573,12 @@ async fn running_requests_end_when_the_server_stops_and_no_new_ones_begin() {
     );
     assert!(TcpStream::connect(wire.address).await.is_err());
 }
+
+#[tokio::test]
+async fn what_others_have_spoilt_is_executed_once_more() {
+    let wire = Wire::start().await;
+    wire.behind.spoilt.store(1, Ordering::SeqCst);
+    let answer = wire.ask("{ hello }").await;
+    assert_eq!(answer.json()["data"], json!({ "hello": "hello" }));
+    assert_eq!(wire.behind.spoilt.load(Ordering::SeqCst), 0);
+}

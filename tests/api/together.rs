@@ -3,6 +3,7 @@
 //! Tests run on one thread: requests that are polled one after the other have come together.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::{Response, Value as Data};
@@ -10,7 +11,7 @@ use dealstream::auth::{Permission, Rights, Role};
 use dealstream::config::Config;
 use dealstream::db::reach::{Reach, Resource, Scope};
 use dealstream::error::Error;
-use dealstream::graphql::reading::Together;
+use dealstream::graphql::reading::Joining;
 use diesel::sql_types::Integer;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures::future::{join, join_all};
@@ -174,7 +175,7 @@ async fn what_a_viewer_is_allowed_is_asked_of_each() {
 }
 
 #[tokio::test]
-async fn what_may_cost_much_is_read_alone() {
+async fn what_cannot_be_measured_is_read_alone() {
     let app = with_connections(4).await;
     let client = app.tenant().await;
     client.deal(json!({ "name": "Deal" })).await;
@@ -275,7 +276,6 @@ async fn who_goes_away_takes_nothing_along() {
         let answer = tokio::time::timeout(Duration::from_secs(10), stays).await;
         assert_eq!(answer.unwrap()["contact"]["company"]["name"], "Acme");
         // Whoever went away may have left a query behind: the next does not take the connection over as it is.
-        app.settle().await;
         counter::take();
         ask().await;
         let begun = begun();
@@ -286,19 +286,87 @@ async fn who_goes_away_takes_nothing_along() {
 #[tokio::test]
 async fn a_view_that_all_have_read_to_the_end_is_left_to_the_next() {
     let app = with_connections(1).await;
+    let tenant = app.tenant().await.viewer().tenant_id;
+    for (answered, next) in [(1, "BEGIN"), (2, "COMMIT AND CHAIN")] {
+        app.settle().await;
+        let snapshot = app.app.db.snapshot(tenant);
+        assert!(snapshot.join());
+        run(snapshot.conn().await.unwrap(), "SELECT 1").await.unwrap();
+        assert!(!snapshot.join(), "what it shows is older now");
+        for _ in 0..answered {
+            snapshot.complete(true).await.unwrap();
+        }
+        counter::take();
+        drop(snapshot);
+        let follows = app.app.db.snapshot(tenant);
+        follows.conn().await.unwrap();
+        let begun = begun();
+        assert!(begun[0].starts_with(next), "{begun:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_much_reads_with_few() {
+    let app = with_connections(4).await;
     let client = app.tenant().await;
-    client.query(NAMES, json!({})).await;
+    let document = "query($first: Int) { deals(first: $first) { nodes { name interactions(first: 9) { nodes { id } } } } }";
+    for (first, transactions) in [(1, 1), (40, 2), (100, 4)] {
+        app.settle().await;
+        counter::take();
+        let ask = || client.query(document, json!({ "first": first }));
+        join_all([ask(), ask(), ask(), ask()]).await;
+        assert_eq!(begun().len(), transactions, "{first}");
+    }
+}
+
+#[tokio::test]
+async fn different_pages_below_are_on_their_way_together() {
+    let app = with_connections(2).await;
+    let client = app.tenant().await;
+    let company = client.company("Acme").await;
+    for number in 0..5 {
+        let contact = json!({ "name": format!("Contact {number}"), "companyId": company });
+        client.contact(contact).await;
+    }
+    let document =
+        "query($id: ID!, $first: Int) { company(id: $id) { contacts(first: $first) { nodes { id } } } }";
+    let all = async || {
+        let one = |first: i32| client.query(document, json!({ "id": company, "first": first }));
+        join_all((1..=5).map(one)).await
+    };
+    all().await;
     app.settle().await;
     counter::take();
-    join(client.query(NAMES, json!({})), client.query(NAMES, json!({}))).await;
-    let statements = counter::take().statements;
-    assert!(
-        !statements.iter().any(|it| it.starts_with("COMMIT")),
-        "{statements:?}"
-    );
-    client.query(NAMES, json!({})).await;
-    let begun = begun();
-    assert!(begun[0].starts_with("COMMIT AND CHAIN"), "{begun:?}");
+    let answers = all().await;
+    let counts = counter::take();
+    let asked = counts
+        .statements
+        .iter()
+        .filter(|it| it.contains("SELECT"))
+        .count();
+    assert_eq!(asked, 6, "{:#?}", counts.statements);
+    assert!(counts.round_trips <= 3, "{:#?}", counts.statements);
+    for (at, answer) in answers.iter().enumerate() {
+        let contacts = answer["company"]["contacts"]["nodes"].as_array().unwrap();
+        assert_eq!(contacts.len(), at + 1);
+    }
+}
+
+#[tokio::test]
+async fn when_there_is_no_connection_all_are_told_at_once() {
+    let config = Config {
+        database_connections: 1,
+        database_wait_seconds: 1,
+        ..config()
+    };
+    let app = TestApp::on(database_url().await, config).await;
+    let client = app.tenant().await;
+    let held = app.app.db.snapshot(client.viewer().tenant_id);
+    held.conn().await.unwrap();
+    let begun = std::time::Instant::now();
+    let codes = join_all((0..5).map(|_| client.code(NAMES, json!({})))).await;
+    assert_eq!(codes, ["UNAVAILABLE"; 5]);
+    assert!(begun.elapsed() < Duration::from_secs(4), "one after the other");
 }
 
 async fn run(mut conn: &AsyncPgConnection, sql: &str) -> diesel::QueryResult<()> {
@@ -315,31 +383,34 @@ fn failed(error: Error) -> Response {
 async fn what_one_has_spoilt_the_others_ask_again_alone() {
     let app = with_connections(2).await;
     let client = app.tenant().await;
-    let together = Together::default();
+    let joining = Joining::new(Arc::default(), 1);
     let (one, other) = (client.session(), client.session());
     let (ones, others) = (
-        one.reading(Some(&together)).unwrap(),
-        other.reading(Some(&together)).unwrap(),
+        one.reading(Some(&joining)).unwrap(),
+        other.reading(Some(&joining)).unwrap(),
     );
     let (conn, same) = (ones.conn().await.unwrap(), others.conn().await.unwrap());
     assert!(std::ptr::eq(conn, same));
     run(conn, "SELECT 1 / 0").await.unwrap_err();
     let spoilt = run(same, "SELECT 1").await.unwrap_err();
     drop((ones, others));
-    assert!(other.conclude(failed(spoilt.into())).is_none());
-    let alone = other.reading(Some(&together)).unwrap();
+    assert!(other.conclude(failed(spoilt.into())).await.is_none());
+    let alone = other.reading(Some(&joining)).unwrap();
     run(alone.conn().await.unwrap(), "SELECT 1").await.unwrap();
     drop(alone);
     let answer = Response::new(Data::from(1));
-    assert_eq!(other.conclude(answer).unwrap().data, Data::from(1));
+    assert_eq!(other.conclude(answer).await.unwrap().data, Data::from(1));
     // What fails alone has failed.
-    let alone = other.reading(Some(&together)).unwrap();
+    let alone = other.reading(Some(&joining)).unwrap();
     let conn = alone.conn().await.unwrap();
     let error = run(conn, "SELECT 1 / 0").await.unwrap_err();
     drop(alone);
-    assert_eq!(other.conclude(failed(error.into())).unwrap().errors.len(), 1);
+    assert_eq!(
+        other.conclude(failed(error.into())).await.unwrap().errors.len(),
+        1
+    );
     // And what is the client's own mistake is told at once.
-    assert!(one.conclude(failed(Error::NotFound("deal"))).is_some());
+    assert!(one.conclude(failed(Error::NotFound("deal"))).await.is_some());
 }
 
 #[tokio::test]
@@ -369,4 +440,28 @@ async fn a_connection_that_is_lost_under_several_is_lost_for_none() {
     let (one, other) = answers.unwrap();
     assert_eq!(one, other);
     assert_eq!(one["contact"]["name"], "Ada");
+}
+
+/// On several threads, where answers to one come while another's is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn nobody_is_left_waiting_when_many_read_together() {
+    let app = with_connections(3).await;
+    let client = app.tenant().await;
+    for number in 0..5 {
+        client.deal(json!({ "name": format!("Deal {number}") })).await;
+    }
+    let document =
+        "query($first: Int) { deals(first: $first) { nodes { name stage { name } owner { name } } } }";
+    let all = async {
+        for _ in 0..20 {
+            let one = |number: i32| {
+                let client = client.clone();
+                tokio::spawn(async move { client.query(document, json!({ "first": number % 5 + 1 })).await })
+            };
+            for (number, answer) in (0..).zip(join_all((0..40).map(one)).await) {
+                assert_eq!(names(&answer.unwrap()).len(), number % 5 + 1);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(25), all).await.unwrap();
 }

@@ -83,7 +83,7 @@ impl Found {
 async fn read(app: &TestApp, sight: impl Into<Sight>) -> Found {
     let snapshot = app.app.db.snapshot(sight);
     let found = look(snapshot.conn().await.unwrap()).await;
-    snapshot.complete(true).unwrap();
+    snapshot.complete(true).await.unwrap();
     found
 }
 
@@ -205,7 +205,7 @@ async fn what_is_read_is_of_the_moment_when_one_took_over_and_not_of_the_moment_
         1,
         "a read is of one moment"
     );
-    old.complete(true).unwrap();
+    old.complete(true).await.unwrap();
     turns();
     drop(old);
     assert_eq!(read(&app, tenant).await.deals, 0);
@@ -261,7 +261,7 @@ async fn nobody_waits_behind_a_query_that_was_left_alone() {
     drop(reading);
     turns();
     let failed = Response::from_errors(vec![ServerError::new("It failed.", None)]);
-    assert_eq!(session.conclude(failed).unwrap().errors.len(), 1);
+    assert_eq!(session.conclude(failed).await.unwrap().errors.len(), 1);
     read(&app, two.viewer().tenant_id).await;
     let next = turns();
     assert!(next.iter().any(|it| it.starts_with("BEGIN")), "{next:?}");
@@ -275,7 +275,7 @@ async fn a_read_that_failed_and_was_left_all_the_same_hands_nothing_on() {
     let failed = app.app.db.snapshot(one.viewer().tenant_id);
     let conn = failed.conn().await.unwrap();
     conn.batch_execute_on("SELECT 1 / 0").await.unwrap_err();
-    failed.complete(true).unwrap();
+    failed.complete(true).await.unwrap();
     drop(failed);
     turns();
     let found = read(&app, two.viewer().tenant_id).await;
@@ -293,14 +293,14 @@ async fn what_was_read_where_no_transaction_had_begun_is_not_believed() {
     let pid = look(conn).await.pid;
     // PostgreSQL is in no transaction, and we believe it is.
     conn.batch_execute_on("ROLLBACK").await.unwrap();
-    sabotaged.complete(true).unwrap();
+    sabotaged.complete(true).await.unwrap();
     drop(sabotaged);
     let session = two.session();
     let reading = session.reading(None).unwrap();
     let found = look(reading.conn().await.unwrap()).await;
     assert_eq!((found.pid, found.deals, found.tenant.as_str()), (pid, 0, ""));
     drop(reading);
-    let answer = session.conclude(Response::default()).unwrap();
+    let answer = session.conclude(Response::default()).await.unwrap();
     assert_eq!(
         answer.errors.len(),
         1,
@@ -328,7 +328,7 @@ async fn a_connection_that_was_closed_while_nobody_had_it_is_replaced() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), lost).await.unwrap();
-    snapshot.complete(true).unwrap();
+    snapshot.complete(true).await.unwrap();
     drop(snapshot);
     let found = read(&app, two.viewer().tenant_id).await;
     assert_eq!(found.deals, 2);
@@ -346,7 +346,7 @@ async fn who_waits_for_a_connection_has_it_when_a_read_ends() {
     let mut waits = Box::pin(read(&app, two.viewer().tenant_id));
     assert!(poll!(&mut waits).is_pending());
     assert_eq!(app.app.db.waiting(), 1);
-    held.complete(true).unwrap();
+    held.complete(true).await.unwrap();
     turns();
     drop(held);
     assert_eq!(

@@ -40,7 +40,7 @@ pub(super) struct Operation {
     pub(super) distinct: bool,
     /// What its fields can show of rows.
     pub(super) asked: Arc<Asked>,
-    /// For a query that costs the database little: whoever else asks it.
+    /// For a query whose cost is known: whoever else asks it.
     pub(super) together: Option<Arc<Together>>,
 }
 
@@ -211,7 +211,7 @@ pub(super) fn operations(
                 at: variable.pos,
             });
             let fields = fields(set, &reduced);
-            let together = definition.ty == OperationType::Query && light(&fields);
+            let together = definition.ty == OperationType::Query && measurable(&fields);
             let names = fields.iter().map(|field| field.name.node.as_str());
             Ok(Operation {
                 together: together.then(Arc::default),
@@ -252,9 +252,9 @@ fn fields<'a>(set: &'a SelectionSet, reduced: &'a ExecutableDocument) -> Vec<&'a
     fields
 }
 
-/// Whether the database answers such fields in little time, whatever the variables are: records by their ids, and pages
-/// along an index.
-fn light(fields: &[&Field]) -> bool {
+/// Whether what such fields cost is told by their number: they are records by their ids, pages along an index, and what a
+/// board adds up.
+fn measurable(fields: &[&Field]) -> bool {
     const ARGUMENTS: [&str; 6] = ["id", "ids", "first", "after", "last", "before"];
     fields.iter().all(|field| {
         let mut arguments = field.arguments.iter();

@@ -30,6 +30,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::eager::Distinct;
+use super::reading::Joining;
 use crate::db::asked::Asked;
 use check::Operation;
 pub use shape::IdKinds;
@@ -460,7 +461,7 @@ impl Prepared {
             request = request.data(Distinct);
         }
         if let Some(together) = &self.operation().together {
-            request = request.data(together.clone());
+            request = request.data(Joining::new(together.clone(), self.cost));
         }
         request
             .data(self.operation().asked.clone())

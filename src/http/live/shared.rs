@@ -241,7 +241,8 @@ impl Operation {
                 panicked: false,
             });
         }
-        session.close(answers.iter().all(|answer| answer.response.errors.is_empty()))?;
+        let answered = answers.iter().all(|answer| answer.response.errors.is_empty());
+        session.close(answered).await?;
         Ok(answers)
     }
 

@@ -347,7 +347,7 @@ impl Client {
         let response = loop {
             let request: Request = prepared.request().data(session.clone());
             let response = self.app.schema.execute(request).await;
-            if let Some(response) = session.conclude(response) {
+            if let Some(response) = session.conclude(response).await {
                 break response;
             }
         };

@@ -33,6 +33,8 @@ pub struct Behind {
     pub unfinished: AtomicUsize,
     /// Rung when all who are there have to go.
     pub revoked: Notify,
+    /// How many answers others are said to have spoilt.
+    pub spoilt: AtomicUsize,
     /// Mutations that ran.
     pub mutations: AtomicUsize,
     /// Subscriptions whose stream has not been dropped.
@@ -236,9 +238,11 @@ impl Backend for Small {
         request.data(session.clone())
     }
 
-    fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
+    async fn conclude(&self, session: &Session, response: Response) -> Option<Response> {
         finish(&self.behind, session);
-        Some(response)
+        let less = |spoilt: usize| spoilt.checked_sub(1);
+        let spoilt = (self.behind.spoilt).fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        spoilt.is_err().then_some(response)
     }
 
     async fn execute(&self, request: Request) -> Response {
