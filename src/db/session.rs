@@ -8,12 +8,13 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
+use std::time::Duration;
 
 use diesel::connection::TransactionDepthChange;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use futures::future::{self, BoxFuture};
 use futures::{FutureExt, poll};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 use uuid::Uuid;
 
@@ -21,6 +22,12 @@ use super::reach::Sight;
 use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
 use crate::error::{Error, Result};
+
+/// How long an answer waits to know that its transaction had begun. As a rule that is known before anything is read.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long those who read together wait for the [turn](Snapshot::in_turn) of their transaction, at most.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// How a transaction begins.
 struct Kind {
@@ -112,6 +119,9 @@ pub struct Snapshot {
     failed: OnceLock<Error>,
     /// Whether several read from it.
     shared: AtomicBool,
+    /// Turns, and the one that is had as long as the snapshot is there.
+    turns: Option<Arc<Semaphore>>,
+    turn: OnceLock<OwnedSemaphorePermit>,
     /// How many of them have not [said](Snapshot::complete) that they were answered.
     unanswered: AtomicUsize,
 }
@@ -125,8 +135,17 @@ impl Snapshot {
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
             shared: AtomicBool::new(false),
+            turns: None,
+            turn: OnceLock::new(),
             unanswered: AtomicUsize::new(1),
         }
+    }
+
+    /// Begins when there is a turn, or has not been for a moment. Until then others may join.
+    #[must_use]
+    pub fn in_turn(mut self, turns: Arc<Semaphore>) -> Self {
+        self.turns = Some(turns);
+        self
     }
 
     /// Lets somebody else read from it too, unless that has begun: then what they would see may be older than their question.
@@ -161,6 +180,11 @@ impl Snapshot {
             if let Some(error) = self.failed.get() {
                 return Err(error.clone());
             }
+            if let Some(turns) = &self.turns
+                && let Ok(Ok(turn)) = tokio::time::timeout(GATHERING, turns.clone().acquire_owned()).await
+            {
+                self.turn.get_or_init(|| turn);
+            }
             // PostgreSQL takes the snapshot for the first query, which may be in that message.
             let close = || self.closed.store(true, Ordering::SeqCst);
             let lease = Lease::begin(&self.db, READ, &self.sight, close).await;
@@ -180,18 +204,21 @@ impl Snapshot {
     /// # Errors
     /// When PostgreSQL had refused to begin the transaction: what was read is then no view of the tenant.
     pub async fn complete(&self, answered: bool) -> Result<()> {
-        let Some(lease) = self.lease.get() else {
-            return Ok(());
-        };
-        let begun = match poll!(lease.begun.clone()) {
-            Poll::Ready(begun) => begun,
-            // It may have its turn on the connection after a query of somebody else. Until then it must not be left half
-            // way, as it would be if we were given up: others wait for their turns behind it.
-            Poll::Pending => tokio::spawn(lease.begun.clone())
-                .await
-                .unwrap_or(Err(Error::Unavailable)),
-        };
-        begun.inspect_err(|error| tracing::warn!(?error, "PostgreSQL refused to begin a read"))?;
+        if let Some(lease) = self.lease.get() {
+            let begun = match poll!(lease.begun.clone()) {
+                Poll::Ready(begun) => begun,
+                // It may have its turn on the connection after a query of somebody else. Until then it must not be left
+                // half way, as it would be if we were given up: others wait for their turns behind it.
+                Poll::Pending => {
+                    let begun = tokio::spawn(lease.begun.clone());
+                    match tokio::time::timeout(PATIENCE, begun).await {
+                        Ok(Ok(begun)) => begun,
+                        _ => Err(Error::Unavailable),
+                    }
+                }
+            };
+            begun.inspect_err(|error| tracing::warn!(?error, "PostgreSQL did not begin a read"))?;
+        }
         if answered {
             self.unanswered.fetch_sub(1, Ordering::AcqRel);
         }

@@ -254,6 +254,7 @@ impl Session {
     /// in which one statement has failed answers no other. Executed once more, it reads alone.
     pub async fn conclude(&self, mut response: Response) -> Option<Response> {
         let may_be_spoilt = (lock(&self.reading).as_ref()).is_some_and(|reading| reading.may_be_spoilt());
+        let again = may_be_spoilt && response.errors.iter().any(is_of_server);
         // Without an error in it, the database has answered everything too.
         if let Err(error) = self.close(response.errors.is_empty()).await {
             if !self.changes.load(Ordering::Relaxed) {
@@ -263,7 +264,7 @@ impl Session {
             error.locations.clear();
             response.errors.push(error);
         }
-        if may_be_spoilt && response.errors.iter().any(is_of_server) {
+        if again {
             self.alone.store(true, Ordering::Relaxed);
             return None;
         }

@@ -7,11 +7,13 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataloader::{BatchFn, cached};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::auth::Permission;
@@ -267,12 +269,15 @@ impl<B: Batch> Loader<B> {
             let load = async move { batches.try_load_many(places).await };
             let loaded = if many {
                 // In a task of its own, so that many are woken once, and not whenever PostgreSQL has sent some of it.
-                match tokio::spawn(load.in_current_span()).await {
-                    Ok(loaded) => loaded,
-                    Err(_panicked) => return,
-                }
+                AbortOnDropHandle::new(tokio::spawn(load.in_current_span()))
+                    .await
+                    .ok()
             } else {
-                load.await
+                AssertUnwindSafe(load).catch_unwind().await.ok()
+            };
+            // It panicked: whoever waits is told so.
+            let Some(loaded) = loaded else {
+                return;
             };
             if let Ok(found) = loaded {
                 let mut asked = lock(&self.asked);

@@ -2,19 +2,22 @@
 //!
 //! Requests that come together read together. When a server has much to do, several requests with the same document are
 //! ready at the same moment: they share one snapshot, so there is one transaction to begin and to end for all of them, and
-//! what all of them ask of a loader is read by one statement, once if it is the same. Nobody waits for that: a reading can
-//! be joined until it begins, which is one turn of the runtime after the first has asked, or, while no connection is free,
-//! when there is one. So the moment that it shows is after the question of everybody who reads from it.
+//! what all of them ask of a loader is read by one statement, once if it is the same. A reading can be joined until it
+//! begins, so the moment that it shows is after the question of everybody who reads from it. It begins one turn of the runtime
+//! after the first has asked; while as many of the same kind are under way as there are processors, when one of these has
+//! ended, or after two milliseconds; and when there is a connection.
 //!
 //! They share who [see](Sight) the same. What a viewer is allowed is asked of each on their own, before a loader is. And they
 //! share who ask by the same document, one that neither searches, filters, sorts nor counts, and as many as cost
 //! [so much](ROOM) together: whoever asks for little does not wait behind who asks for very much.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use diesel_async::AsyncPgConnection;
+use tokio::sync::Semaphore;
 
 use super::loader::{Loaders, lock};
 use crate::db::Database;
@@ -33,11 +36,15 @@ pub struct Reading {
 impl Reading {
     /// A reading for one request.
     pub(super) fn alone(db: &Database, sight: Sight) -> Self {
-        let snapshot = Arc::new(db.snapshot(sight));
+        Self::of(db.snapshot(sight), None)
+    }
+
+    fn of(snapshot: Snapshot, room: Option<u64>) -> Self {
+        let snapshot = Arc::new(snapshot);
         Self {
             loaders: Loaders::new(snapshot.clone()),
             snapshot,
-            room: None,
+            room: room.map(AtomicU64::new),
         }
     }
 
@@ -75,14 +82,28 @@ const ROOM: u64 = 1_000;
 
 /// The readings that requests with one document may join, by who sees the same.
 #[derive(Default)]
-pub struct Together(Mutex<HashMap<Sight, Weak<Reading>, foldhash::fast::RandomState>>);
+pub struct Together(Mutex<HashMap<Sight, Gathering, foldhash::fast::RandomState>>);
+
+struct Gathering {
+    /// The latest.
+    reading: Weak<Reading>,
+    /// How many more may be under way.
+    turns: Arc<Semaphore>,
+}
+
+impl Gathering {
+    /// Whether any reading is there.
+    fn is_over(&self) -> bool {
+        // Each has the turns too, from the first who may join to the last who is answered.
+        Arc::strong_count(&self.turns) == 1
+    }
+}
 
 /// A request that may read together with others.
 #[derive(Clone)]
 pub struct Joining {
-    pub(super) together: Arc<Together>,
-    /// What it costs.
-    pub(super) cost: u64,
+    together: Arc<Together>,
+    cost: u64,
 }
 
 impl Joining {
@@ -94,19 +115,29 @@ impl Joining {
     /// A reading of what these see.
     pub(super) fn join(&self, db: &Database, sight: Sight) -> Arc<Reading> {
         // Upgraded and let go outside of the lock: the last to leave a reading gives its connection back.
-        let gathering = lock(&self.together.0).get(&sight).and_then(Weak::upgrade);
-        if let Some(reading) = gathering.filter(|reading| reading.join(self.cost)) {
+        let latest = lock(&self.together.0)
+            .get(&sight)
+            .and_then(|gathering| gathering.reading.upgrade());
+        if let Some(reading) = latest.filter(|reading| reading.join(self.cost)) {
             return reading;
         }
-        let reading = Arc::new(Reading {
-            room: Some(AtomicU64::new(ROOM.saturating_sub(self.cost))),
-            ..Reading::alone(db, sight)
-        });
-        let mut readings = lock(&self.together.0);
-        if readings.len() == readings.capacity() {
-            readings.retain(|_, reading| reading.strong_count() > 0);
+        let mut gatherings = lock(&self.together.0);
+        if gatherings.len() == gatherings.capacity() {
+            gatherings.retain(|_, gathering| !gathering.is_over());
         }
-        readings.insert(sight, Arc::downgrade(&reading));
+        let gathering = gatherings.entry(sight).or_insert_with(|| Gathering {
+            reading: Weak::new(),
+            turns: Arc::new(Semaphore::new(processors())),
+        });
+        let snapshot = db.snapshot(sight).in_turn(gathering.turns.clone());
+        let reading = Arc::new(Reading::of(snapshot, Some(ROOM.saturating_sub(self.cost))));
+        gathering.reading = Arc::downgrade(&reading);
         reading
     }
+}
+
+fn processors() -> usize {
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    *PROCESSORS
 }

@@ -25,8 +25,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryFutureExt};
 use tokio::time::Sleep;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 
 use super::answer::{self, Cost, UNAUTHENTICATED};
@@ -71,10 +72,14 @@ pub fn respond<B: Backend>(
     } else {
         let (http, id) = (http.clone(), id.clone());
         let once = async move {
-            Ok(once(&http, viewer, origin, prepared, cost, idempotency_key, &id)
+            once(&http, viewer, origin, prepared, cost, idempotency_key, &id)
                 .instrument(span)
-                .await)
+                .await
         };
+        // In a task of its own: a body is not read on while its client takes nothing, and others may wait for what is read
+        // together with them.
+        let once = AbortOnDropHandle::new(tokio::spawn(once));
+        let once = once.map_err(|_panicked| vec![answer::error(answer::INTERNAL, "")]);
         futures::stream::once(once).boxed()
     };
     let mut response = stream(http, results, until, place, id);
