@@ -55,6 +55,8 @@ struct Lease {
     /// What PostgreSQL answers when it has begun the transaction. Queries need not wait for it: they follow on the same
     /// wire. Nor is anybody woken by it: the driver keeps the answer, which is [short](Sight::settings), until it is asked for.
     begun: future::Shared<BoxFuture<'static, Result<()>>>,
+    /// Had for as long as the transaction is under way.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -79,7 +81,11 @@ impl Lease {
         about_to();
         // The first look puts the message on the wire, before any query can.
         begun.clone().now_or_never().transpose()?;
-        Ok(Self { connection, begun })
+        Ok(Self {
+            connection,
+            begun,
+            _turn: None,
+        })
     }
 
     /// Ends the transaction and hands the connection back to the pool, unless something about it failed.
@@ -119,11 +125,9 @@ pub struct Snapshot {
     failed: OnceLock<Error>,
     /// Whether several read from it.
     shared: AtomicBool,
-    /// Turns, and the one that is had as long as the snapshot is there.
-    turns: Option<Arc<Semaphore>>,
-    turn: OnceLock<OwnedSemaphorePermit>,
     /// How many of them have not [said](Snapshot::complete) that they were answered.
     unanswered: AtomicUsize,
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl Snapshot {
@@ -135,9 +139,8 @@ impl Snapshot {
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
             shared: AtomicBool::new(false),
-            turns: None,
-            turn: OnceLock::new(),
             unanswered: AtomicUsize::new(1),
+            turns: None,
         }
     }
 
@@ -180,18 +183,22 @@ impl Snapshot {
             if let Some(error) = self.failed.get() {
                 return Err(error.clone());
             }
-            if let Some(turns) = &self.turns
-                && let Ok(Ok(turn)) = tokio::time::timeout(GATHERING, turns.clone().acquire_owned()).await
-            {
-                self.turn.get_or_init(|| turn);
-            }
+            let turn = match self.turns.clone() {
+                Some(turns) => tokio::time::timeout(GATHERING, turns.acquire_owned()).await.ok(),
+                None => None,
+            };
             // PostgreSQL takes the snapshot for the first query, which may be in that message.
             let close = || self.closed.store(true, Ordering::SeqCst);
-            let lease = Lease::begin(&self.db, READ, &self.sight, close).await;
-            lease.inspect_err(|error| {
-                close();
-                self.failed.get_or_init(|| error.clone());
-            })
+            match Lease::begin(&self.db, READ, &self.sight, close).await {
+                Ok(lease) => Ok(Lease {
+                    _turn: turn.and_then(std::result::Result::ok),
+                    ..lease
+                }),
+                Err(error) => {
+                    close();
+                    Err(self.failed.get_or_init(|| error).clone())
+                }
+            }
         };
         Ok(&self.lease.get_or_try_init(begin).await?.connection)
     }

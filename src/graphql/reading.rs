@@ -11,7 +11,6 @@
 //! share who ask by the same document, one that neither searches, filters, sorts nor counts, and as many as cost
 //! [so much](ROOM) together: whoever asks for little does not wait behind who asks for very much.
 
-use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -21,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::loader::{Loaders, lock};
 use crate::db::Database;
+use crate::db::id::ByKey;
 use crate::db::reach::Sight;
 use crate::db::session::Snapshot;
 use crate::error::Result;
@@ -82,7 +82,7 @@ const ROOM: u64 = 1_000;
 
 /// The readings that requests with one document may join, by who sees the same.
 #[derive(Default)]
-pub struct Together(Mutex<HashMap<Sight, Gathering, foldhash::fast::RandomState>>);
+pub struct Together(Mutex<ByKey<Sight, Gathering>>);
 
 struct Gathering {
     /// The latest.
@@ -100,7 +100,6 @@ impl Gathering {
 }
 
 /// A request that may read together with others.
-#[derive(Clone)]
 pub struct Joining {
     together: Arc<Together>,
     cost: u64,

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -154,34 +155,60 @@ struct Connection {
     over_tls: bool,
 }
 
-/// Counts what a connection is asked and has not been answered to the end.
+/// Counts what a connection is asked and has not been answered to the end. Nobody is woken by it, least of all the
+/// connection itself: whoever waits looks again when it may be time.
 #[derive(Clone)]
-struct Asked(watch::Sender<usize>);
+struct Asked(Arc<Mutex<Count>>);
+
+struct Count {
+    open: usize,
+    /// When the last was answered.
+    answered: Instant,
+}
 
 impl Asked {
-    fn begin(&self) -> Open {
-        self.0.send_modify(|open| *open += 1);
-        Open(self.0.clone())
+    fn new() -> Self {
+        let answered = Instant::now();
+        Self(Arc::new(Mutex::new(Count { open: 0, answered })))
     }
 
-    /// Nothing has been asked, nor been on its way, for so long.
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> Open {
+        self.count().open += 1;
+        Open(self.clone())
+    }
+
+    /// Nothing has been asked, nor been on its way, for so long from now on.
     async fn idle(&self, time: Duration) {
-        let mut open = self.0.subscribe();
-        // The sender is here, so both wait for as long as it takes.
-        while open.wait_for(|open| *open == 0).await.is_ok() {
-            if tokio::time::timeout(time, open.changed()).await.is_err() {
+        let began = Instant::now();
+        loop {
+            let (open, answered) = {
+                let count = self.count();
+                (count.open, count.answered)
+            };
+            let since = match open {
+                0 => answered.max(began),
+                _ => Instant::now(),
+            };
+            if open == 0 && since.elapsed() >= time {
                 return;
             }
+            tokio::time::sleep_until(since + time).await;
         }
     }
 }
 
 /// Something that was asked, until this is dropped.
-struct Open(watch::Sender<usize>);
+struct Open(Asked);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        let mut count = self.0.count();
+        count.open -= 1;
+        count.answered = Instant::now();
     }
 }
 
@@ -216,7 +243,7 @@ impl Connection {
         let (client, over_tls) = (self.client, self.over_tls);
         let address = client.address;
         let asked = Arc::new(AtomicBool::new(false));
-        let open = Asked(watch::Sender::new(0));
+        let open = Asked::new();
         let service = self
             .router
             .map_request({
@@ -325,5 +352,46 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_silence_is_not_woken_by_what_is_asked_and_waits_for_its_end() {
+        let (asked, time) = (Asked::new(), Duration::from_millis(200));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut silence = Box::pin(asked.idle(time));
+        let mut look = || silence.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(look().is_pending());
+        let (one, other) = (asked.begin(), asked.begin());
+        drop(one);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        // Longer than silence would have to last, and looked at in the midst.
+        tokio::time::sleep(time * 2).await;
+        assert!(look().is_pending());
+        drop(other);
+        let ended = Instant::now();
+        silence.await;
+        assert!(ended.elapsed() >= time, "it ended too early");
+        assert!(ended.elapsed() < time * 20, "it did not end");
+        // Who begins to wait later waits as long.
+        asked.idle(time).await;
+        assert!(ended.elapsed() >= time * 2);
     }
 }

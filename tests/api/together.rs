@@ -17,21 +17,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures::future::{join, join_all};
 use futures::poll;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::support::app::{config, database_url};
-use crate::support::{TestApp, counter};
+use crate::support::{Client, TestApp, counter};
 
 const BY_ID: &str = "query($id: ID!) { contact(id: $id) { name company { name } } }";
 const NAMES: &str = "{ deals(first: 10) { nodes { name } } }";
 
-async fn with_connections(connections: u32) -> TestApp {
-    counter::install();
-    let config = Config {
-        database_connections: connections,
-        ..config()
-    };
-    TestApp::on(database_url().await, config).await
+/// One with a single connection, somebody there, and their contact of a company.
+async fn with_contact() -> (TestApp, Client, Value) {
+    let app = TestApp::counted(1).await;
+    let client = app.tenant().await;
+    let company = client.company("Acme").await;
+    let contact = json!({ "name": "Ada", "companyId": company });
+    let id = client.contact(contact).await;
+    (app, client, json!({ "id": id }))
 }
 
 /// What was sent, but for the ends of transactions.
@@ -69,7 +69,7 @@ async fn under_way<F: Future>(mut request: Pin<&mut F>) {
 
 #[tokio::test]
 async fn what_many_ask_of_the_same_kind_is_read_at_once() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let client = app.tenant().await;
     let mut contacts = Vec::new();
     for number in 0..10 {
@@ -99,7 +99,7 @@ async fn what_many_ask_of_the_same_kind_is_read_at_once() {
 
 #[tokio::test]
 async fn lists_share_a_transaction_and_what_is_below_them() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let client = app.tenant().await;
     for number in 0..6 {
         client.deal(json!({ "name": format!("Deal {number}") })).await;
@@ -124,7 +124,7 @@ async fn lists_share_a_transaction_and_what_is_below_them() {
 
 #[tokio::test]
 async fn nobody_reads_together_with_who_sees_something_else() {
-    let app = with_connections(6).await;
+    let app = TestApp::counted(6).await;
     let (one, two) = (app.tenant().await, app.tenant().await);
     let sales = app.user(&one, Role::Sales).await;
     let reach = Reach::ALL.with(Resource::Deals, Scope::Own);
@@ -149,18 +149,12 @@ async fn nobody_reads_together_with_who_sees_something_else() {
 
 #[tokio::test]
 async fn what_a_viewer_is_allowed_is_asked_of_each() {
-    let app = with_connections(2).await;
-    let client = app.tenant().await;
-    let company = client.company("Acme").await;
-    let contact = client
-        .contact(json!({ "name": "Ada", "companyId": company }))
-        .await;
+    let (app, client, contact) = with_contact().await;
     let restricted = client.limited_to(&[Permission::ContactsRead]);
-    let variables = json!({ "id": contact });
     for clients in [[&client, &restricted], [&restricted, &client]] {
         app.settle().await;
         counter::take();
-        let answers = join_all(clients.map(|client| client.answer(BY_ID, variables.clone()))).await;
+        let answers = join_all(clients.map(|client| client.answer(BY_ID, contact.clone()))).await;
         assert_eq!(begun().len(), 1);
         for (asker, answer) in std::iter::zip(clients, answers) {
             assert_eq!(answer["data"]["contact"]["name"], "Ada");
@@ -177,7 +171,7 @@ async fn what_a_viewer_is_allowed_is_asked_of_each() {
 
 #[tokio::test]
 async fn what_cannot_be_measured_is_read_alone() {
-    let app = with_connections(4).await;
+    let app = TestApp::counted(4).await;
     let client = app.tenant().await;
     client.deal(json!({ "name": "Deal" })).await;
     for document in [
@@ -207,7 +201,7 @@ async fn what_cannot_be_measured_is_read_alone() {
 
 #[tokio::test]
 async fn who_joins_sees_what_was_changed_before_they_asked() {
-    let app = with_connections(4).await;
+    let app = TestApp::counted(4).await;
     let client = app.tenant().await;
     client.query(NAMES, json!({})).await;
     // While the first is about to begin,
@@ -228,7 +222,7 @@ async fn who_joins_sees_what_was_changed_before_they_asked() {
 
 #[tokio::test]
 async fn those_who_wait_for_a_connection_read_together() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let client = app.tenant().await;
     client.query(NAMES, json!({})).await;
     app.settle().await;
@@ -253,13 +247,8 @@ async fn those_who_wait_for_a_connection_read_together() {
 
 #[tokio::test]
 async fn who_goes_away_takes_nothing_along() {
-    let app = with_connections(1).await;
-    let client = app.tenant().await;
-    let company = client.company("Acme").await;
-    let contact = client
-        .contact(json!({ "name": "Ada", "companyId": company }))
-        .await;
-    let ask = || Box::pin(client.query(BY_ID, json!({ "id": contact })));
+    let (_app, client, contact) = with_contact().await;
+    let ask = || Box::pin(client.query(BY_ID, contact.clone()));
     ask().await;
     for first_leaves in [true, false] {
         let (mut one, mut other) = (ask(), ask());
@@ -286,7 +275,7 @@ async fn who_goes_away_takes_nothing_along() {
 
 #[tokio::test]
 async fn a_view_that_all_have_read_to_the_end_is_left_to_the_next() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let tenant = app.tenant().await.viewer().tenant_id;
     for (answered, next) in [(1, "BEGIN"), (2, "COMMIT AND CHAIN")] {
         app.settle().await;
@@ -308,35 +297,38 @@ async fn a_view_that_all_have_read_to_the_end_is_left_to_the_next() {
 
 #[tokio::test]
 async fn while_as_many_as_there_are_processors_are_under_way_the_next_gather() {
-    let app = with_connections(40).await;
-    let tenant = app.tenant().await.viewer().tenant_id;
-    let turns = Arc::new(Semaphore::new(1));
-    let next = || app.app.db.snapshot(tenant).in_turn(turns.clone());
-    let first = next();
-    first.conn().await.unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let connections = u32::try_from(2 * processors + 8).unwrap();
+    let app = TestApp::counted(connections).await;
+    let client = app.tenant().await;
+    let joining = Joining::new(Arc::default(), 1);
+    let next = || client.session().reading(Some(&joining)).unwrap();
+    let mut under_way = Vec::new();
+    for _ in 0..processors {
+        let reading = next();
+        reading.conn().await.unwrap();
+        under_way.push(reading);
+    }
     // Nobody waits for long.
-    let second = next();
-    tokio::time::timeout(Duration::from_secs(5), second.conn())
-        .await
-        .unwrap()
-        .unwrap();
-    drop(second);
-    let third = next();
-    let mut begins = Box::pin(third.conn());
-    assert!(poll!(begins.as_mut()).is_pending());
-    assert!(third.join(), "it waits for its turn");
-    drop(first);
+    let late = next();
+    let begins = tokio::time::timeout(Duration::from_secs(5), late.conn());
+    begins.await.unwrap().unwrap();
+    drop(late);
+    let gathers = next();
+    let mut begins = Box::pin(gathers.conn());
+    for _ in 0..2 {
+        // The first look lets those join who came at the same time.
+        assert!(poll!(begins.as_mut()).is_pending());
+    }
+    assert!(Arc::ptr_eq(&gathers, &next()), "it waits for its turn");
+    under_way.pop();
     begins.await.unwrap();
-    assert!(!third.join());
-    assert_eq!(turns.available_permits(), 0);
-    third.complete(true).await.unwrap();
-    drop(third);
-    assert_eq!(turns.available_permits(), 1);
+    assert!(!Arc::ptr_eq(&gathers, &next()), "it has begun");
 }
 
 #[tokio::test]
 async fn who_needed_nothing_holds_nothing_up() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let tenant = app.tenant().await.viewer().tenant_id;
     app.settle().await;
     let snapshot = app.app.db.snapshot(tenant);
@@ -355,7 +347,7 @@ async fn who_needed_nothing_holds_nothing_up() {
 
 #[tokio::test]
 async fn who_asks_for_much_reads_with_few() {
-    let app = with_connections(4).await;
+    let app = TestApp::counted(4).await;
     let client = app.tenant().await;
     let document = "query($first: Int) { deals(first: $first) { nodes { name interactions(first: 9) { nodes { id } } } } }";
     for (first, transactions) in [(1, 1), (40, 2), (100, 4)] {
@@ -369,7 +361,7 @@ async fn who_asks_for_much_reads_with_few() {
 
 #[tokio::test]
 async fn different_pages_below_are_on_their_way_together() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let client = app.tenant().await;
     let company = client.company("Acme").await;
     for number in 0..5 {
@@ -432,7 +424,7 @@ fn failed(error: Error) -> Response {
 
 #[tokio::test]
 async fn what_one_has_spoilt_the_others_ask_again_alone() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let client = app.tenant().await;
     let joining = Joining::new(Arc::default(), 1);
     let (one, other) = (client.session(), client.session());
@@ -466,13 +458,8 @@ async fn what_one_has_spoilt_the_others_ask_again_alone() {
 
 #[tokio::test]
 async fn a_connection_that_is_lost_under_several_is_lost_for_none() {
-    let app = with_connections(1).await;
-    let client = app.tenant().await;
-    let company = client.company("Acme").await;
-    let contact = client
-        .contact(json!({ "name": "Ada", "companyId": company }))
-        .await;
-    let ask = || Box::pin(client.query(BY_ID, json!({ "id": contact })));
+    let (app, client, contact) = with_contact().await;
+    let ask = || Box::pin(client.query(BY_ID, contact.clone()));
     ask().await;
     app.settle().await;
     let pid: i32 = {
@@ -496,7 +483,7 @@ async fn a_connection_that_is_lost_under_several_is_lost_for_none() {
 /// On several threads, where answers to one come while another's is on its way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn nobody_is_left_waiting_when_many_read_together() {
-    let app = with_connections(3).await;
+    let app = TestApp::counted(3).await;
     let client = app.tenant().await;
     for number in 0..5 {
         client.deal(json!({ "name": format!("Deal {number}") })).await;

@@ -18,17 +18,8 @@ use futures::poll;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::app::{config, database_url};
+use crate::support::app::config;
 use crate::support::{Client, TestApp, cluster, counter};
-
-async fn with_connections(connections: u32) -> TestApp {
-    counter::install();
-    let config = Config {
-        database_connections: connections,
-        ..config()
-    };
-    TestApp::on(database_url().await, config).await
-}
 
 /// Two tenants with one deal and with two.
 async fn two_tenants(app: &TestApp) -> (Client, Client) {
@@ -113,7 +104,7 @@ fn chained(tenant: Uuid) -> String {
 
 #[tokio::test]
 async fn reads_that_follow_each_other_have_one_message_between_them_and_nothing_else_in_common() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let first = read(&app, one.viewer().tenant_id).await;
     assert_eq!((first.deals, turns().len()), (1, 1));
@@ -134,7 +125,7 @@ async fn reads_that_follow_each_other_have_one_message_between_them_and_nothing_
 
 #[tokio::test]
 async fn a_limited_role_and_what_it_sees_end_with_the_read_that_was_limited() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let viewer = two.viewer();
     let stranger = Uuid::now_v7();
@@ -155,7 +146,7 @@ async fn a_limited_role_and_what_it_sees_end_with_the_read_that_was_limited() {
 
 #[tokio::test]
 async fn a_write_that_takes_a_read_over_may_write_and_sees_what_is_new() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let before = read(&app, one.viewer().tenant_id).await;
     turns();
@@ -186,7 +177,7 @@ async fn a_write_that_takes_a_read_over_may_write_and_sees_what_is_new() {
 
 #[tokio::test]
 async fn what_is_read_is_of_the_moment_when_one_took_over_and_not_of_the_moment_before() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let (one, _) = two_tenants(&app).await;
     let tenant = one.viewer().tenant_id;
     // Two at a time, so that the second connection is there.
@@ -214,7 +205,7 @@ async fn what_is_read_is_of_the_moment_when_one_took_over_and_not_of_the_moment_
 
 #[tokio::test]
 async fn what_belongs_to_no_tenant_begins_outside_of_the_read() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, _) = two_tenants(&app).await;
     let tenant = one.viewer().tenant_id;
     read(&app, tenant).await;
@@ -238,7 +229,7 @@ async fn abandon(snapshot: &Snapshot) -> i32 {
 
 #[tokio::test]
 async fn nobody_waits_behind_a_query_that_was_left_alone() {
-    let app = with_connections(2).await;
+    let app = TestApp::counted(2).await;
     let (one, two) = two_tenants(&app).await;
     let left = app.app.db.snapshot(one.viewer().tenant_id);
     let busy = abandon(&left).await;
@@ -270,7 +261,7 @@ async fn nobody_waits_behind_a_query_that_was_left_alone() {
 
 #[tokio::test]
 async fn a_read_that_failed_and_was_left_all_the_same_hands_nothing_on() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let failed = app.app.db.snapshot(one.viewer().tenant_id);
     let conn = failed.conn().await.unwrap();
@@ -286,7 +277,7 @@ async fn a_read_that_failed_and_was_left_all_the_same_hands_nothing_on() {
 
 #[tokio::test]
 async fn what_was_read_where_no_transaction_had_begun_is_not_believed() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let sabotaged = app.app.db.snapshot(one.viewer().tenant_id);
     let conn = sabotaged.conn().await.unwrap();
@@ -315,7 +306,7 @@ async fn what_was_read_where_no_transaction_had_begun_is_not_believed() {
 
 #[tokio::test]
 async fn a_connection_that_was_closed_while_nobody_had_it_is_replaced() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let snapshot = app.app.db.snapshot(one.viewer().tenant_id);
     let conn = snapshot.conn().await.unwrap();
@@ -339,7 +330,7 @@ async fn a_connection_that_was_closed_while_nobody_had_it_is_replaced() {
 
 #[tokio::test]
 async fn who_waits_for_a_connection_has_it_when_a_read_ends() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, two) = two_tenants(&app).await;
     let held = app.app.db.snapshot(one.viewer().tenant_id);
     let pid = look(held.conn().await.unwrap()).await.pid;
@@ -392,7 +383,7 @@ async fn a_read_that_nobody_takes_over_holds_up_neither_a_migration_nor_what_is_
 
 #[tokio::test]
 async fn however_many_are_in_a_team_what_a_transaction_begins_with_is_answered_in_few_words() {
-    let app = with_connections(1).await;
+    let app = TestApp::counted(1).await;
     let (one, _) = two_tenants(&app).await;
     let viewer = one.viewer();
     // Nobody takes the answer from the wire before that to the query behind it: a long one would be in its way.

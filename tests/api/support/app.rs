@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::cluster;
+use super::{cluster, counter};
 
 /// The root secret of tests.
 pub const SECRET: &str = "a-secret-that-only-tests-would-ever-use-0123456789";
@@ -83,6 +83,16 @@ impl TestApp {
     pub async fn unlimited() -> Self {
         let limits = vec!["all=off".to_owned()];
         Self::on(database_url().await, Config { limits, ..config() }).await
+    }
+
+    /// One with so many connections at most, whose statements are [counted](counter).
+    pub async fn counted(connections: u32) -> Self {
+        counter::install();
+        let config = Config {
+            database_connections: connections,
+            ..config()
+        };
+        Self::on(database_url().await, config).await
     }
 
     /// An application over another database, or with other settings.
