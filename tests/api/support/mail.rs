@@ -11,7 +11,7 @@ use dealstream::config::{Config, Pace};
 use dealstream::db::embedded::end_with_this_thread;
 use dealstream::db::migrate;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::TestApp;
@@ -30,8 +30,17 @@ pub struct Received {
 
 #[derive(Default)]
 struct Inbox {
-    mails: Mutex<Vec<Received>>,
+    /// As the mail server tells of them: who asks for one reads it, and fails if it cannot be read.
+    mails: Mutex<Vec<Value>>,
     news: Condvar,
+}
+
+impl Inbox {
+    fn to(&self, email: &str) -> Vec<Value> {
+        let mails = self.mails.lock().unwrap();
+        let to = json!([email]);
+        mails.iter().filter(|mail| mail["to"] == to).cloned().collect()
+    }
 }
 
 /// A running mail server. It ends with the thread that started it, or when it is dropped.
@@ -61,7 +70,7 @@ impl Postman {
         let kept = inbox.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let mail = Received::read(&serde_json::from_str(&line).unwrap());
+                let mail = serde_json::from_str(&line).unwrap();
                 kept.mails.lock().unwrap().push(mail);
                 kept.news.notify_all();
             }
@@ -75,8 +84,8 @@ impl Postman {
 
     /// All mails to an address so far.
     pub fn to(&self, email: &str) -> Vec<Received> {
-        let mails = self.inbox.mails.lock().unwrap();
-        mails.iter().filter(|mail| mail.to == [email]).cloned().collect()
+        let mails = self.inbox.to(email);
+        mails.iter().map(Received::read).collect()
     }
 
     /// Waits until an address has so many mails, and answers the last.
@@ -84,21 +93,16 @@ impl Postman {
         let (inbox, email) = (self.inbox.clone(), email.to_owned());
         let wait = move || {
             let began = Instant::now();
-            let mut mails = inbox.mails.lock().unwrap();
             loop {
-                let found: Vec<_> = mails.iter().filter(|mail| mail.to == [email.as_str()]).collect();
-                if found.len() >= count {
-                    return found[count - 1].clone();
+                if let Some(mail) = inbox.to(&email).get(count - 1) {
+                    return Received::read(mail);
                 }
                 assert!(
                     began.elapsed() < Duration::from_secs(90),
                     "no mail to {email} came"
                 );
-                mails = inbox
-                    .news
-                    .wait_timeout(mails, Duration::from_millis(200))
-                    .unwrap()
-                    .0;
+                let mails = inbox.mails.lock().unwrap();
+                let _news = inbox.news.wait_timeout(mails, Duration::from_millis(200));
             }
         };
         tokio::task::spawn_blocking(wait).await.unwrap()
@@ -118,7 +122,11 @@ impl Received {
         let message = text(&line["message"]);
         let (head, body) = message.split_once("\r\n\r\n").unwrap();
         let unfolded = head.replace("\r\n ", " ").replace("\r\n\t", " ");
-        let parts: Vec<&str> = body.split("\r\n--").collect();
+        let (_, boundary) = unfolded.split_once("boundary=\"").unwrap();
+        let (boundary, _) = boundary.split_once('"').unwrap();
+        // No less than that: a line of a link may begin with hyphens too.
+        let body = format!("\r\n{body}");
+        let parts: Vec<&str> = body.split(&format!("\r\n--{boundary}")).collect();
         let part = |kind: &str| {
             let of_kind = |part: &&&str| part.contains(&format!("Content-Type: {kind}"));
             let part = parts.iter().find(of_kind).unwrap();
@@ -247,4 +255,15 @@ pub async fn mailing_with(change: impl FnOnce(&mut Config)) -> TestApp {
     let mut config = with_mail(office.postman.port());
     change(&mut config);
     TestApp::on(office.url.clone(), config).await
+}
+
+#[test]
+fn a_link_may_have_hyphens_where_a_line_ends() {
+    let message = "Subject: Hello\r\nContent-Type: multipart/alternative;\r\n boundary=\"edge\"\r\n\r\n\
+                   --edge\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+                   https://crm.example.com/reset#abc=\r\n--def\r\n\
+                   --edge\r\nContent-Type: text/html\r\n\r\n<p>abc</p>\r\n--edge--\r\n";
+    let mail = Received::read(&json!({ "to": ["ada@test.example"], "message": message }));
+    assert_eq!((mail.token().as_str(), mail.page()), ("abc--def", "reset"));
+    assert_eq!(mail.html, "<p>abc</p>");
 }
