@@ -361,7 +361,8 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         tokio::spawn(tls.follow(http::tls::LOOK, app.shutdown.clone()));
     }
     let http = Http::of(app.clone(), settings);
-    http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
+    let served = http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
+    served.map_err(|error| format!("the threads that serve cannot be started: {error}"))?;
     // What was done until now is signed as well.
     if let Err(error) = app.checkpoints.round(&app.db).await {
         tracing::error!(?error, "the audit trail's last checkpoints could not be written");

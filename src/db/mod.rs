@@ -3,7 +3,7 @@
 //! 1. A connection is taken here only: a [`session::Snapshot`] to read, a [`session::Transaction`] to write, each of one
 //!    tenant, and [`directory`] for the little that happens before a tenant is known.
 //! 2. The tenant is set by `SET LOCAL` in the message that begins the transaction, nowhere else. The same message ends the
-//!    read that had the connection before, if that is still [open](warm).
+//!    read that had the connection before, if that is still [open](idle).
 //! 3. Reads take `&AsyncPgConnection`, so that queries polled together are pipelined; writes take `&Transaction`.
 //! 4. What runs for every request must be a cached statement: no `diesel::update`, no `sql_query` (see [`statement`]).
 
@@ -12,6 +12,7 @@ pub mod directory;
 pub mod embedded;
 pub mod fair;
 pub mod id;
+pub mod idle;
 pub mod migrate;
 pub mod reach;
 pub mod schema;
@@ -21,7 +22,6 @@ pub mod session;
 pub mod signing_keys;
 pub mod statement;
 pub mod text_enum;
-pub mod warm;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -29,15 +29,16 @@ use std::time::Duration;
 
 use self::reach::Sight;
 use crate::error::{Error, Result};
-use diesel_async::pooled_connection::deadpool::Pool;
+use deadpool::managed::{Pool, PoolError, TimeoutType, Timeouts};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, TransactionManager,
 };
 use fair::{Gate, Place};
 use futures::FutureExt;
+use idle::{Homes, Idle, Opener, Pooled};
+use tokio::runtime::Handle;
 use uuid::Uuid;
-use warm::{Pooled, Warm};
 
 /// The role that serves requests: neither owner nor exempt from row-level security.
 pub const RUNTIME_ROLE: &str = "dealstream_app";
@@ -48,8 +49,9 @@ pub const DIRECTORY_ROLE: &str = "dealstream_directory";
 
 /// A connection of the pool, with its place among them.
 pub(crate) struct Connection {
-    // Handed back first: whoever gets the place next finds it.
-    pooled: Pooled,
+    /// Nothing once it has been handed back.
+    pooled: Option<Pooled>,
+    idle: Arc<Idle>,
     _place: Place,
 }
 
@@ -57,28 +59,41 @@ impl Deref for Connection {
     type Target = AsyncPgConnection;
 
     fn deref(&self) -> &AsyncPgConnection {
-        &self.pooled
+        self.pooled.as_ref().expect(HANDED_BACK)
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        &mut self.pooled
+        self.pooled.as_mut().expect(HANDED_BACK)
     }
 }
 
 impl Connection {
     /// Leaves it, inside of the transaction of a read, for whoever comes next.
-    fn leave(self, warm: &Arc<Warm>) {
-        warm.leave(self.pooled);
+    fn leave(mut self) {
+        self.idle.leave(self.pooled.take().expect(HANDED_BACK));
     }
 }
+
+impl Drop for Connection {
+    /// Before its place is free: whoever gets that next finds it.
+    fn drop(&mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.idle.keep(pooled);
+        }
+    }
+}
+
+const HANDED_BACK: &str = "a connection is handed back by who has it whole";
 
 /// The pool of connections to one PostgreSQL database.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<AsyncPgConnection>,
-    warm: Arc<Warm>,
+    pool: Pool<Opener>,
+    idle: Arc<Idle>,
+    homes: Arc<Homes>,
+    connections: usize,
     gate: Arc<Gate>,
     wait: Duration,
 }
@@ -122,9 +137,14 @@ impl Database {
         url.parse::<tokio_postgres::Config>()
             .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))?;
         let manager = AsyncDieselConnectionManager::new_with_config(url, config);
-        let pool = Pool::builder(manager)
-            .max_size(connections as usize)
-            .queue_mode(deadpool::managed::QueueMode::Lifo)
+        let homes = Arc::<Homes>::default();
+        let opener = Opener {
+            manager,
+            homes: homes.clone(),
+        };
+        let connections = connections as usize;
+        let pool = Pool::builder(opener)
+            .max_size(connections)
             .runtime(deadpool::Runtime::Tokio1)
             .wait_timeout(Some(wait))
             .create_timeout(Some(wait))
@@ -132,8 +152,10 @@ impl Database {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             pool,
-            warm: Arc::default(),
-            gate: Gate::new(connections as usize),
+            idle: Arc::default(),
+            homes,
+            connections,
+            gate: Gate::new(connections),
             wait,
         })
     }
@@ -141,7 +163,7 @@ impl Database {
     /// A connection for what is done before a tenant is known, outside of any transaction.
     pub(in crate::db) async fn connection(&self) -> Result<Connection> {
         let mut connection = self.connection_of(None).await?;
-        if warm::is_warm(&mut connection) {
+        if idle::is_warm(&mut connection) {
             AnsiTransactionManager::commit_transaction(&mut *connection).await?;
         }
         Ok(connection)
@@ -149,7 +171,6 @@ impl Database {
 
     /// The only place that takes a connection: of those that wait, each tenant gets its [share](fair). It may still be inside
     /// of the transaction of a read that has [ended](warm).
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(in crate::db) async fn connection_of(&self, tenant: Option<Uuid>) -> Result<Connection> {
         let place = match tokio::time::timeout(self.wait, self.gate.enter(tenant)).await {
             Ok(Ok(place)) => place,
@@ -160,17 +181,49 @@ impl Database {
                 return Err(Error::Unavailable);
             }
         };
-        // Before a tenant is known a warm one costs a COMMIT first.
-        let spare = tenant.is_none() && self.pool.status().available > 0;
-        let warm = if spare { None } else { self.warm.take() };
-        let pooled = match warm {
-            Some(warm) => warm,
-            None => self.pool.get().await?,
-        };
         Ok(Connection {
-            pooled,
+            pooled: Some(self.pooled(tenant.is_some()).await?),
+            idle: self.idle.clone(),
             _place: place,
         })
+    }
+
+    /// A connection for whoever has a place: one that is at home here, or a new one, or any.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    async fn pooled(&self, warm_first: bool) -> Result<Pooled> {
+        let here = Handle::current().id();
+        let at_once = Timeouts {
+            wait: Some(Duration::ZERO),
+            ..self.pool.timeouts()
+        };
+        let mut calls = true;
+        loop {
+            let back = self.idle.back();
+            if let Some(own) = self.idle.take(Some(here), warm_first) {
+                return Ok(own);
+            }
+            let refused = match self.pool.timeout_get(&at_once).await {
+                Ok(opened) => return Ok(opened),
+                Err(refused) => refused,
+            };
+            if let Some(anothers) = self.idle.take(None, warm_first) {
+                if calls && self.homes.calls(anothers.home(), here, self.connections) {
+                    // Once: another may be quicker to open the next, or PostgreSQL give none.
+                    calls = false;
+                    idle::close(anothers);
+                    continue;
+                }
+                return Ok(anothers);
+            }
+            if !matches!(refused, PoolError::Timeout(TimeoutType::Wait)) {
+                return Err(refused.into());
+            }
+            // There are as many as there may be, and one of them has no user: the transaction of a read is being ended on it.
+            tokio::select! {
+                opened = self.pool.get() => return Ok(opened?),
+                () = back => {}
+            }
+        }
     }
 
     /// How many wait for a connection.
@@ -205,6 +258,6 @@ impl Database {
     /// is not counted until it is.
     pub fn pool_status(&self) -> (usize, usize) {
         let status = self.pool.status();
-        (status.size, status.available)
+        (status.size, self.idle.cold())
     }
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use diesel_async::AsyncPgConnection;
+use tokio::runtime::{self, Handle};
 use tokio::sync::Semaphore;
 
 use super::loader::{Loaders, lock};
@@ -82,7 +83,7 @@ const ROOM: u64 = 1_000;
 
 /// The readings that requests with one document may join, by who sees the same.
 #[derive(Default)]
-pub struct Together(Mutex<ByKey<Sight, Gathering>>);
+pub struct Together(Mutex<ByKey<(Sight, runtime::Id), Gathering>>);
 
 struct Gathering {
     /// The latest.
@@ -113,9 +114,10 @@ impl Joining {
 
     /// A reading of what these see.
     pub(super) fn join(&self, db: &Database, sight: Sight) -> Arc<Reading> {
+        let kind = (sight, Handle::current().id());
         // Upgraded and let go outside of the lock: the last to leave a reading gives its connection back.
         let latest = lock(&self.together.0)
-            .get(&sight)
+            .get(&kind)
             .and_then(|gathering| gathering.reading.upgrade());
         if let Some(reading) = latest.filter(|reading| reading.join(self.cost)) {
             return reading;
@@ -124,7 +126,7 @@ impl Joining {
         if gatherings.len() == gatherings.capacity() {
             gatherings.retain(|_, gathering| !gathering.is_over());
         }
-        let gathering = gatherings.entry(sight).or_insert_with(|| Gathering {
+        let gathering = gatherings.entry(kind).or_insert_with(|| Gathering {
             reading: Weak::new(),
             turns: Arc::new(Semaphore::new(processors())),
         });

@@ -63,6 +63,7 @@ pub mod streams;
 pub mod tls;
 mod trace;
 pub mod websocket;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The listening socket: time-outs, bounds, encryption and an orderly end.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +23,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::workers::{Held, Workers};
 use super::{Backend, Http, headers};
 
 /// Bytes that the head of a request may have.
@@ -46,8 +49,8 @@ const OTHER_FILES: u64 = 256;
 pub struct Client {
     /// Where it comes from: a balancer's address behind one.
     pub address: SocketAddr,
-    /// Its place among the connections, free when nothing holds it any more.
-    _place: Arc<OwnedSemaphorePermit>,
+    /// Its place among the connections, of all and of its thread, free when nothing holds it any more.
+    _place: Arc<(OwnedSemaphorePermit, Held)>,
 }
 
 /// Raises the soft limit of open files to the hard one; answers how many connections that leaves room for.
@@ -74,7 +77,15 @@ pub fn raise_file_limit() -> usize {
 
 /// Serves until the shutdown token is cancelled, then ends what runs within ten seconds. At most `connections` at a
 /// time; others wait to be accepted.
-pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connections: usize) {
+///
+/// # Errors
+/// When the threads that serve cannot be started.
+pub async fn serve<B: Backend>(
+    http: Arc<Http<B>>,
+    listener: TcpListener,
+    connections: usize,
+) -> io::Result<()> {
+    let workers = Workers::start()?;
     let router = http.router();
     let head_time = http.settings.head_time;
     let mut builder = Builder::new(TokioExecutor::new());
@@ -101,9 +112,10 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
             accepted = accept(&listener, &room) => accepted,
         };
         let (stream, address, place) = accepted;
+        let (runtime, held) = workers.next();
         let client = Client {
             address,
-            _place: Arc::new(place),
+            _place: Arc::new((place, held)),
         };
         let connection = Connection {
             router: router.clone(),
@@ -115,21 +127,11 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
             shutdown: http.shutdown.clone(),
             over_tls: http.settings.tls.is_some(),
         };
-        let Some(tls) = &http.settings.tls else {
-            tokio::spawn(connection.serve(stream));
-            continue;
-        };
-        let (acceptor, shutdown) = (tls.acceptor(), http.shutdown.clone());
-        tokio::spawn(async move {
-            let handshake = tokio::time::timeout(head_time, acceptor.accept(stream));
-            tokio::select! {
-                // Nothing was asked yet, so nothing is lost.
-                () = shutdown.cancelled() => {}
-                greeted = handshake => match greeted {
-                    Ok(Ok(stream)) => connection.serve(stream).await,
-                    Ok(Err(error)) => tracing::debug!(%address, %error, "a client could not agree on TLS 1.3"),
-                    Err(_elapsed) => tracing::debug!(%address, "a client took too long to agree on TLS"),
-                },
+        let tls = http.settings.tls.as_ref().map(|tls| tls.acceptor());
+        runtime.spawn(async move {
+            match stream.and_then(TcpStream::from_std) {
+                Ok(stream) => connection.greet(stream, tls).await,
+                Err(error) => tracing::warn!(%address, %error, "a connection could not be handed on"),
             }
         });
     }
@@ -140,6 +142,8 @@ pub async fn serve<B: Backend>(http: Arc<Http<B>>, listener: TcpListener, connec
     if tokio::time::timeout(GRACE, ended).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut off");
     }
+    workers.end().await;
+    Ok(())
 }
 
 /// A connection that is about to be served.
@@ -239,6 +243,24 @@ impl HttpBody for Answering {
 }
 
 impl Connection {
+    /// Agrees on encryption first, if there is to be any.
+    async fn greet(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        let Some(tls) = tls else {
+            return self.serve(stream).await;
+        };
+        let (address, shutdown) = (self.client.address, self.shutdown.clone());
+        let handshake = tokio::time::timeout(self.head_time, tls.accept(stream));
+        tokio::select! {
+            // Nothing was asked yet, so nothing is lost.
+            () = shutdown.cancelled() => {}
+            greeted = handshake => match greeted {
+                Ok(Ok(stream)) => self.serve(stream).await,
+                Ok(Err(error)) => tracing::debug!(%address, %error, "a client could not agree on TLS 1.3"),
+                Err(_elapsed) => tracing::debug!(%address, "a client took too long to agree on TLS"),
+            },
+        }
+    }
+
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let (client, over_tls) = (self.client, self.over_tls);
         let address = client.address;
@@ -328,10 +350,11 @@ fn give_up_on_the_deaf(stream: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 fn give_up_on_the_deaf(_: &TcpStream) {}
 
+/// The next connection, not yet watched by anybody.
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+) -> (io::Result<std::net::TcpStream>, SocketAddr, OwnedSemaphorePermit) {
     let place = room
         .clone()
         .acquire_owned()
@@ -344,7 +367,7 @@ async fn accept(
                     tracing::debug!(%address, %error, "small packets will wait");
                 }
                 give_up_on_the_deaf(&stream);
-                return (stream, address, place);
+                return (stream.into_std(), address, place);
             }
             Err(error) => {
                 // Out of files, or a client that went away at once: neither is mended by hurrying.

@@ -21,6 +21,7 @@ mod fairness;
 mod following;
 mod graphiql;
 mod history;
+mod homes;
 mod http;
 mod idempotency;
 mod identity;

@@ -334,7 +334,8 @@ impl Wire {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve::serve(http, listener, 100));
+        let serve = async move { serve::serve(http, listener, 100).await.unwrap() };
+        let server = tokio::spawn(serve);
         Self {
             address,
             behind,
