@@ -75,7 +75,8 @@ impl App {
         let checkpoints = Checkpoints::new(&vault, config.audit_checkpoints());
         let checkpoints = checkpoints.map_err(|error| error.message())?;
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
-        let db = Database::new(database_url, config.database_connections, wait)?;
+        let connections = config.database_connections;
+        let db = Database::of_threads(database_url, connections, wait, config.threads())?;
         let redis = config.redis_url.as_deref().map(Redis::new).transpose()?;
         migrate::verify_isolation(&db).await?;
         let tokens = Arc::new(Tokens::new(

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,7 +35,11 @@ pub struct Config {
     #[arg(long, env = "PORT", global = true)]
     pub port: Option<u16>,
 
-    /// Connections to PostgreSQL at most.
+    /// Threads that serve; as many as there are processors when left out.
+    #[arg(long, env = "DEALSTREAM_THREADS", global = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub threads: Option<u32>,
+
+    /// Connections to PostgreSQL at most; each thread that serves has its part of them.
     #[arg(long, env = "DEALSTREAM_DATABASE_CONNECTIONS", default_value_t = 16, global = true,
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
@@ -420,6 +425,13 @@ impl Config {
         let matches = command.get_matches_from(["dealstream"]);
         <Config as clap::FromArgMatches>::from_arg_matches(&matches)
             .expect("every setting has a default or is optional")
+    }
+
+    /// How many threads serve.
+    pub fn threads(&self) -> u32 {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.threads
+            .unwrap_or_else(|| u32::try_from(processors()).unwrap_or(1))
     }
 
     /// Who may found a tenant.

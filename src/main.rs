@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime;
 
 use dealstream::app::{self, App};
 use dealstream::auth::keys::{AHEAD, Keys};
@@ -173,7 +174,12 @@ fn run() -> Result<(), String> {
             url
         }
     };
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let mut runtime = match command {
+        // Those who serve are threads of their own.
+        Command::Serve => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().map_err(|error| error.to_string())?;
     let done = runtime.block_on(async {
         let applied = migrate::migrate(&url).await?;
         if applied > 0 {
@@ -213,6 +219,8 @@ fn run() -> Result<(), String> {
                 // Nobody signs in meanwhile, so no secret need be given for it.
                 let unused = || format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()).into();
                 config.jwt_secret.get_or_insert_with(unused);
+                // One runtime does all of it.
+                config.threads = Some(1);
                 let app = App::new(config, &url).await?;
                 demo::run(&app, &size).await
             }

@@ -3,7 +3,7 @@
 //! 1. A connection is taken here only: a [`session::Snapshot`] to read, a [`session::Transaction`] to write, each of one
 //!    tenant, and [`directory`] for the little that happens before a tenant is known.
 //! 2. The tenant is set by `SET LOCAL` in the message that begins the transaction, nowhere else. The same message ends the
-//!    read that had the connection before, if that is still [open](idle).
+//!    read that had the connection before, if that is still [open](warm).
 //! 3. Reads take `&AsyncPgConnection`, so that queries polled together are pipelined; writes take `&Transaction`.
 //! 4. What runs for every request must be a cached statement: no `diesel::update`, no `sql_query` (see [`statement`]).
 
@@ -12,7 +12,6 @@ pub mod directory;
 pub mod embedded;
 pub mod fair;
 pub mod id;
-pub mod idle;
 pub mod migrate;
 pub mod reach;
 pub mod schema;
@@ -22,23 +21,25 @@ pub mod session;
 pub mod signing_keys;
 pub mod statement;
 pub mod text_enum;
+pub mod warm;
 
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use self::reach::Sight;
 use crate::error::{Error, Result};
-use deadpool::managed::{Pool, PoolError, TimeoutType, Timeouts};
+use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, TransactionManager,
 };
 use fair::{Gate, Place};
 use futures::FutureExt;
-use idle::{Homes, Idle, Opener, Pooled};
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle};
 use uuid::Uuid;
+use warm::{Pooled, Warm};
 
 /// The role that serves requests: neither owner nor exempt from row-level security.
 pub const RUNTIME_ROLE: &str = "dealstream_app";
@@ -49,9 +50,9 @@ pub const DIRECTORY_ROLE: &str = "dealstream_directory";
 
 /// A connection of the pool, with its place among them.
 pub(crate) struct Connection {
-    /// Nothing once it has been handed back.
-    pooled: Option<Pooled>,
-    idle: Arc<Idle>,
+    // Handed back first: whoever gets the place next finds it.
+    pooled: Pooled,
+    warm: Arc<Warm>,
     _place: Place,
 }
 
@@ -59,44 +60,46 @@ impl Deref for Connection {
     type Target = AsyncPgConnection;
 
     fn deref(&self) -> &AsyncPgConnection {
-        self.pooled.as_ref().expect(HANDED_BACK)
+        &self.pooled
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        self.pooled.as_mut().expect(HANDED_BACK)
+        &mut self.pooled
     }
 }
 
 impl Connection {
     /// Leaves it, inside of the transaction of a read, for whoever comes next.
-    fn leave(mut self) {
-        self.idle.leave(self.pooled.take().expect(HANDED_BACK));
+    fn leave(self) {
+        self.warm.leave(self.pooled);
     }
 }
-
-impl Drop for Connection {
-    /// Before its place is free: whoever gets that next finds it.
-    fn drop(&mut self) {
-        if let Some(pooled) = self.pooled.take() {
-            self.idle.keep(pooled);
-        }
-    }
-}
-
-const HANDED_BACK: &str = "a connection is handed back by who has it whole";
 
 /// The pool of connections to one PostgreSQL database.
+///
+/// A connection is watched by the runtime that opened it, which is that of one thread where [each serves by itself]. Whoever
+/// takes one of another thread wakes that thread with each question and is woken by it with each answer, and waits for both
+/// until it is their turn there. So each thread has its own part of the connections.
+///
+/// [each serves by itself]: crate::http::serve
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<Opener>,
-    idle: Arc<Idle>,
-    homes: Arc<Homes>,
-    connections: usize,
-    gate: Arc<Gate>,
+    parts: Arc<[Part]>,
+    /// Which runtime has which part.
+    homes: Arc<RwLock<HashMap<runtime::Id, usize>>>,
     wait: Duration,
 }
+
+struct Part {
+    pool: Pool<AsyncPgConnection>,
+    warm: Arc<Warm>,
+    gate: Arc<Gate>,
+}
+
+/// Connections that a part has at least: with fewer, tenants could not be kept from waiting for each other.
+const OF_A_PART: u32 = 4;
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,12 +118,8 @@ fn connection_setup() -> String {
     )
 }
 
-impl Database {
-    /// Makes the pool; connections are opened when first needed.
-    ///
-    /// # Errors
-    /// A sentence for the operator when the URL cannot be read.
-    pub fn new(url: &str, connections: u32, wait: Duration) -> Result<Self, String> {
+impl Part {
+    fn new(url: &str, connections: usize, wait: Duration) -> Result<Self, String> {
         let mut config = ManagerConfig::default();
         // No ping per checkout: a connection found closed is replaced, and a lost one answers UNAVAILABLE once.
         config.recycling_method = RecyclingMethod::Fast;
@@ -134,17 +133,10 @@ impl Database {
             }
             .boxed()
         });
-        url.parse::<tokio_postgres::Config>()
-            .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))?;
         let manager = AsyncDieselConnectionManager::new_with_config(url, config);
-        let homes = Arc::<Homes>::default();
-        let opener = Opener {
-            manager,
-            homes: homes.clone(),
-        };
-        let connections = connections as usize;
-        let pool = Pool::builder(opener)
+        let pool = Pool::builder(manager)
             .max_size(connections)
+            .queue_mode(deadpool::managed::QueueMode::Lifo)
             .runtime(deadpool::Runtime::Tokio1)
             .wait_timeout(Some(wait))
             .create_timeout(Some(wait))
@@ -152,18 +144,59 @@ impl Database {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             pool,
-            idle: Arc::default(),
-            homes,
-            connections,
+            warm: Arc::default(),
             gate: Gate::new(connections),
+        })
+    }
+}
+
+impl Database {
+    /// Makes the pool; connections are opened when first needed.
+    ///
+    /// # Errors
+    /// A sentence for the operator when the URL cannot be read.
+    pub fn new(url: &str, connections: u32, wait: Duration) -> Result<Self, String> {
+        Self::of_threads(url, connections, wait, 1)
+    }
+
+    /// The same for so many runtimes. Where there are few connections, several share a part.
+    ///
+    /// # Errors
+    /// A sentence for the operator when the URL cannot be read.
+    pub fn of_threads(url: &str, connections: u32, wait: Duration, threads: u32) -> Result<Self, String> {
+        url.parse::<tokio_postgres::Config>()
+            .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))?;
+        let parts = threads.min(connections / OF_A_PART).max(1);
+        let of = |part| connections / parts + u32::from(part < connections % parts);
+        let parts = (0..parts).map(|part| Part::new(url, of(part) as usize, wait));
+        Ok(Self {
+            parts: parts.collect::<Result<_, _>>()?,
+            homes: Arc::default(),
             wait,
         })
+    }
+
+    /// The part of the runtime that this is called on. They come in turn.
+    fn part(&self) -> &Part {
+        if let [all] = &*self.parts {
+            return all;
+        }
+        let here = Handle::current().id();
+        let known = self.homes.read().unwrap_or_else(PoisonError::into_inner);
+        let part = known.get(&here).copied();
+        drop(known);
+        let part = part.unwrap_or_else(|| {
+            let mut homes = self.homes.write().unwrap_or_else(PoisonError::into_inner);
+            let next = homes.len() % self.parts.len();
+            *homes.entry(here).or_insert(next)
+        });
+        &self.parts[part]
     }
 
     /// A connection for what is done before a tenant is known, outside of any transaction.
     pub(in crate::db) async fn connection(&self) -> Result<Connection> {
         let mut connection = self.connection_of(None).await?;
-        if idle::is_warm(&mut connection) {
+        if warm::is_warm(&mut connection) {
             AnsiTransactionManager::commit_transaction(&mut *connection).await?;
         }
         Ok(connection)
@@ -171,64 +204,35 @@ impl Database {
 
     /// The only place that takes a connection: of those that wait, each tenant gets its [share](fair). It may still be inside
     /// of the transaction of a read that has [ended](warm).
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(in crate::db) async fn connection_of(&self, tenant: Option<Uuid>) -> Result<Connection> {
-        let place = match tokio::time::timeout(self.wait, self.gate.enter(tenant)).await {
+        let Part { pool, warm, gate } = self.part();
+        let place = match tokio::time::timeout(self.wait, gate.enter(tenant)).await {
             Ok(Ok(place)) => place,
             given_up => {
-                let waiting = self.gate.waiting();
+                let waiting = gate.waiting();
                 let full = given_up.is_ok();
                 tracing::warn!(waiting, full, "no database connection is free");
                 return Err(Error::Unavailable);
             }
         };
+        // Before a tenant is known a warm one costs a COMMIT first.
+        let spare = tenant.is_none() && pool.status().available > 0;
+        let left = if spare { None } else { warm.take() };
+        let pooled = match left {
+            Some(left) => left,
+            None => pool.get().await?,
+        };
         Ok(Connection {
-            pooled: Some(self.pooled(tenant.is_some()).await?),
-            idle: self.idle.clone(),
+            pooled,
+            warm: warm.clone(),
             _place: place,
         })
     }
 
-    /// A connection for whoever has a place: one that is at home here, or a new one, or any.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    async fn pooled(&self, warm_first: bool) -> Result<Pooled> {
-        let here = Handle::current().id();
-        let at_once = Timeouts {
-            wait: Some(Duration::ZERO),
-            ..self.pool.timeouts()
-        };
-        let mut calls = true;
-        loop {
-            let back = self.idle.back();
-            if let Some(own) = self.idle.take(Some(here), warm_first) {
-                return Ok(own);
-            }
-            let refused = match self.pool.timeout_get(&at_once).await {
-                Ok(opened) => return Ok(opened),
-                Err(refused) => refused,
-            };
-            if let Some(anothers) = self.idle.take(None, warm_first) {
-                if calls && self.homes.calls(anothers.home(), here, self.connections) {
-                    // Once: another may be quicker to open the next, or PostgreSQL give none.
-                    calls = false;
-                    idle::close(anothers);
-                    continue;
-                }
-                return Ok(anothers);
-            }
-            if !matches!(refused, PoolError::Timeout(TimeoutType::Wait)) {
-                return Err(refused.into());
-            }
-            // There are as many as there may be, and one of them has no user: the transaction of a read is being ended on it.
-            tokio::select! {
-                opened = self.pool.get() => return Ok(opened?),
-                () = back => {}
-            }
-        }
-    }
-
     /// How many wait for a connection.
     pub fn waiting(&self) -> usize {
-        self.gate.waiting()
+        self.parts.iter().map(|part| part.gate.waiting()).sum()
     }
 
     /// A snapshot of a tenant's data, or of as much as a viewer may see of it, for reading. No connection is taken before
@@ -257,7 +261,9 @@ impl Database {
     /// How many connections are open, and how many of these are free and in no transaction: one that a read has just left
     /// is not counted until it is.
     pub fn pool_status(&self) -> (usize, usize) {
-        let status = self.pool.status();
-        (status.size, self.idle.cold())
+        let of_parts = self.parts.iter().map(|part| part.pool.status());
+        of_parts.fold((0, 0), |(open, free), part| {
+            (open + part.size, free + part.available)
+        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Both set the tenant, and whose records are seen ([`super::reach`]), in the same message that begins their transaction,
 //! and PostgreSQL's policies do the rest. There is no way to a connection without one, and a connection that was dropped in
-//! the midst is thrown away by the pool. One on which everything has been answered is [left to the next](super::idle) before
+//! the midst is thrown away by the pool. One on which everything has been answered is [left to the next](super::warm) before
 //! the transaction ends; the message that begins theirs ends it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,8 +18,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 use uuid::Uuid;
 
-use super::idle::{change_depth, is_warm};
 use super::reach::Sight;
+use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
 use crate::error::{Error, Result};
 
@@ -33,7 +33,7 @@ const GATHERING: Duration = Duration::from_millis(2);
 struct Kind {
     /// On a connection that is in none.
     fresh: &'static str,
-    /// Where a read is still open that has [ended](super::idle).
+    /// Where a read is still open that has [ended](super::warm).
     following: &'static str,
 }
 

@@ -4,16 +4,15 @@
 //! ready at the same moment: they share one snapshot, so there is one transaction to begin and to end for all of them, and
 //! what all of them ask of a loader is read by one statement, once if it is the same. A reading can be joined until it
 //! begins, so the moment that it shows is after the question of everybody who reads from it. It begins one turn of the runtime
-//! after the first has asked; while as many of the same kind are under way as there are processors, when one of these has
-//! ended, or after two milliseconds; and when there is a connection.
+//! after the first has asked; while another of the same kind is under way, when that has ended, or after two milliseconds; and
+//! when there is a connection.
 //!
-//! They share who [see](Sight) the same. What a viewer is allowed is asked of each on their own, before a loader is. And they
+//! They share who are served by one thread, so that none waits for another's, and who [see](Sight) the same. What a viewer is allowed is asked of each on their own, before a loader is. And they
 //! share who ask by the same document, one that neither searches, filters, sorts nor counts, and as many as cost
 //! [so much](ROOM) together: whoever asks for little does not wait behind who asks for very much.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use diesel_async::AsyncPgConnection;
 use tokio::runtime::{self, Handle};
@@ -81,14 +80,14 @@ impl Reading {
 /// What all who read together cost at most, in the measure of documents: about as many records.
 const ROOM: u64 = 1_000;
 
-/// The readings that requests with one document may join, by who sees the same.
+/// The readings that requests with one document may join, by who sees the same, on which thread.
 #[derive(Default)]
 pub struct Together(Mutex<ByKey<(Sight, runtime::Id), Gathering>>);
 
 struct Gathering {
     /// The latest.
     reading: Weak<Reading>,
-    /// How many more may be under way.
+    /// Had by the one that is under way.
     turns: Arc<Semaphore>,
 }
 
@@ -128,17 +127,11 @@ impl Joining {
         }
         let gathering = gatherings.entry(kind).or_insert_with(|| Gathering {
             reading: Weak::new(),
-            turns: Arc::new(Semaphore::new(processors())),
+            turns: Arc::new(Semaphore::new(1)),
         });
         let snapshot = db.snapshot(sight).in_turn(gathering.turns.clone());
         let reading = Arc::new(Reading::of(snapshot, Some(ROOM.saturating_sub(self.cost))));
         gathering.reading = Arc::downgrade(&reading);
         reading
     }
-}
-
-fn processors() -> usize {
-    static PROCESSORS: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-    *PROCESSORS
 }

@@ -191,6 +191,7 @@ impl Settings {
         Self {
             allowed_origins: config.allowed_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            threads: config.threads(),
             graphiql: config.graphiql,
             streams_per_user: config.streams_per_user as usize,
             streams_per_tenant: config.streams_per_tenant as usize,

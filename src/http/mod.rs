@@ -13,7 +13,7 @@
 //! | `/health…` | [`health`]: is it alive, is it ready |
 //!
 //! [`backend`] is what stands behind, [`headers`] what every answer carries, [`origin`] where
-//! requests come from, [`serve`] the sockets below, [`answer`] how
+//! requests come from, [`serve`] the sockets below, [`workers`] the threads that they are served by, [`answer`] how
 //! results and errors become bytes.
 //!
 //! What servers of GraphQL get wrong, and where it is settled here:
@@ -123,6 +123,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// What connections are encrypted with; nothing where that is left to a balancer in front.
     pub tls: Option<Arc<Tls>>,
+    /// Threads that serve.
+    pub threads: u32,
     /// Whether `/graphiql` is there.
     pub graphiql: bool,
     /// Whether `/graphiql` offers the demo users.
@@ -151,6 +153,7 @@ impl Default for Settings {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             tls: None,
+            threads: 1,
             graphiql: true,
             demo: false,
         }

@@ -14,11 +14,12 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::workers::{Held, Workers};
+use super::workers::{Seat, Workers};
 use super::{Backend, Http, headers};
 
 /// Bytes that the head of a request may have.
@@ -50,7 +51,7 @@ pub struct Client {
     /// Where it comes from: a balancer's address behind one.
     pub address: SocketAddr,
     /// Its place among the connections, of all and of its thread, free when nothing holds it any more.
-    _place: Arc<(OwnedSemaphorePermit, Held)>,
+    _place: Arc<(OwnedSemaphorePermit, Seat)>,
 }
 
 /// Raises the soft limit of open files to the hard one; answers how many connections that leaves room for.
@@ -85,7 +86,7 @@ pub async fn serve<B: Backend>(
     listener: TcpListener,
     connections: usize,
 ) -> io::Result<()> {
-    let workers = Workers::start()?;
+    let workers = Workers::start(http.settings.threads)?;
     let router = http.router();
     let head_time = http.settings.head_time;
     let mut builder = Builder::new(TokioExecutor::new());
@@ -112,16 +113,18 @@ pub async fn serve<B: Backend>(
             accepted = accept(&listener, &room) => accepted,
         };
         let (stream, address, place) = accepted;
-        let (runtime, held) = workers.next();
+        let seat = workers.seat();
+        let runtime = seat.runtime().clone();
         let client = Client {
             address,
-            _place: Arc::new((place, held)),
+            _place: Arc::new((place, seat.clone())),
         };
         let connection = Connection {
             router: router.clone(),
             builder: builder.clone(),
             _watcher: graceful.watcher(),
             client,
+            seat,
             head_time,
             idle_time: http.settings.idle_time,
             shutdown: http.shutdown.clone(),
@@ -153,6 +156,7 @@ struct Connection {
     /// Held until the connection has ended: the server waits for that.
     _watcher: Watcher,
     client: Client,
+    seat: Seat,
     head_time: Duration,
     idle_time: Duration,
     shutdown: CancellationToken,
@@ -262,36 +266,37 @@ impl Connection {
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let (client, over_tls) = (self.client, self.over_tls);
+        let Self {
+            router,
+            client,
+            seat,
+            over_tls,
+            ..
+        } = self;
         let address = client.address;
         let asked = Arc::new(AtomicBool::new(false));
         let open = Asked::new();
-        let service = self
-            .router
-            .map_request({
-                let asked = asked.clone();
-                move |request: Request<hyper::body::Incoming>| {
-                    asked.store(true, Ordering::Relaxed);
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(client.clone());
-                    request
+        let service = service_fn({
+            let (asked, open) = (asked.clone(), open.clone());
+            move |request: Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                let _open = open.begin();
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(client.clone());
+                // What becomes a socket stays where its connection is.
+                let stays = request.headers().contains_key(header::UPGRADE);
+                let answered = router.clone().oneshot(request);
+                let seat = seat.clone();
+                async move {
+                    let mut response: Response = match stays {
+                        true => answered.await?,
+                        false => seat.execute(answered).await?,
+                    };
+                    headers::secure(response.headers_mut(), over_tls);
+                    Ok::<_, Infallible>(response.map(|body| Body::new(Answering { body, _open })))
                 }
-            })
-            .map_response(move |mut response: Response| {
-                headers::secure(response.headers_mut(), over_tls);
-                response
-            })
-            .map_future({
-                let open = open.clone();
-                move |answered| {
-                    let _open = open.begin();
-                    async move {
-                        let response: Response = answered.await?;
-                        Ok::<_, Infallible>(response.map(|body| Body::new(Answering { body, _open })))
-                    }
-                }
-            });
-        let service = TowerToHyperService::new(service);
+            }
+        });
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service);

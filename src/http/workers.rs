@@ -1,70 +1,148 @@
 //! The threads that serve: one for each processor, each with a runtime of its own.
 //!
 //! A connection stays with the thread that it is given to, and so does all that is done for it: its requests are read,
-//! executed and answered there, over [connections](crate::db::idle) to PostgreSQL that are watched there. A runtime of many
-//! threads hands each of these steps to whichever thread is free, and to wake that one takes longer than the step.
+//! executed and answered there, over [connections](crate::db::Database) to PostgreSQL that are watched there. A runtime of many
+//! threads hands each of these steps to whichever thread is free, and to wake that one takes longer than the step. Only a
+//! whole request is ever handed on, by a thread that has [more](MORE) of them than another.
 
+use std::fmt;
+use std::future::pending;
 use std::io;
-use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinError;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long what a thread does besides, such as hashing a password, may go on after its end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Threads that serve connections, until this is dropped or [ended](Workers::end).
+/// How many requests more than another a thread has before it hands one on, which costs as much as a small one does.
+const MORE: usize = 4;
+
+/// Threads that serve connections: the one that accepts them, and others until this is dropped or [ended](Workers::end).
 pub(super) struct Workers {
-    workers: Vec<Worker>,
+    workers: Arc<[Worker]>,
+    others: Vec<JoinHandle<()>>,
     running: DropGuard,
 }
 
 struct Worker {
     runtime: Handle,
-    thread: JoinHandle<()>,
     connections: Arc<()>,
+    /// Those that are being executed.
+    requests: AtomicUsize,
 }
 
-/// A connection of one of the threads, for as long as this is held.
-#[derive(Debug)]
-pub(super) struct Held(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+/// A connection's thread, which counts it for as long as any of these is held.
+#[derive(Clone)]
+pub(super) struct Seat {
+    _counted: Arc<()>,
+    workers: Arc<[Worker]>,
+    at: usize,
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(&self.at).finish()
+    }
+}
+
+impl Seat {
+    /// The runtime of the thread.
+    pub fn runtime(&self) -> &Handle {
+        &self.workers[self.at].runtime
+    }
+
+    /// Executes a request on this thread, or on one that has [fewer](MORE): a connection may bring many at a time, and those
+    /// that bring many may all be on one thread.
+    pub async fn execute<F: Future<Output: Send> + Send + 'static>(&self, request: F) -> F::Output {
+        let load = |at: usize| self.workers[at].requests.load(Ordering::Relaxed);
+        let idlest = (0..self.workers.len()).min_by_key(|at| load(*at));
+        let at = idlest.filter(|at| load(self.at) >= load(*at) + MORE);
+        let at = at.unwrap_or(self.at);
+        let _executed = Executed::by(&self.workers[at]);
+        if at == self.at {
+            return request.await;
+        }
+        let request = AbortOnDropHandle::new(self.workers[at].runtime.spawn(request));
+        match request.await.map_err(JoinError::try_into_panic) {
+            Ok(answer) => answer,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The threads are being ended, and the connection with them.
+            Err(Err(_)) => pending().await,
+        }
+    }
+}
+
+/// Counts a request.
+struct Executed<'a>(&'a Worker);
+
+impl<'a> Executed<'a> {
+    fn by(worker: &'a Worker) -> Self {
+        worker.requests.fetch_add(1, Ordering::Relaxed);
+        Self(worker)
+    }
+}
+
+impl Drop for Executed<'_> {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Workers {
-    /// Starts as many as there are processors.
+    /// So many, with the one that this is called on.
     ///
     /// # Errors
     /// When the system gives no further thread, or nothing to watch sockets with.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(count: u32) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let count = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let start = |number| Worker::start(number, stop.clone());
-        let workers = (0..count).map(start).collect::<io::Result<_>>()?;
+        let mut workers = vec![Worker::of(Handle::current())];
+        let mut others = Vec::new();
+        for number in 1..count {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            workers.push(Worker::of(runtime.handle().clone()));
+            let stop = stop.clone();
+            let serve = move || {
+                runtime.block_on(stop.cancelled());
+                runtime.shutdown_timeout(GRACE);
+            };
+            others.push(
+                thread::Builder::new()
+                    .name(format!("serve-{number}"))
+                    .spawn(serve)?,
+            );
+        }
         Ok(Self {
-            workers,
+            workers: workers.into(),
+            others,
             running: stop.drop_guard(),
         })
     }
 
-    /// The runtime of the thread that has the fewest connections, with one more.
-    pub fn next(&self) -> (&Handle, Held) {
-        let fewest = self
-            .workers
-            .iter()
-            .min_by_key(|worker| Arc::strong_count(&worker.connections))
-            .expect("there is one at least");
-        (&fewest.runtime, Held(fewest.connections.clone()))
+    /// Gives a connection to the thread that has the fewest.
+    pub fn seat(&self) -> Seat {
+        let count = |at: &usize| Arc::strong_count(&self.workers[*at].connections);
+        let at = (0..self.workers.len()).min_by_key(count).unwrap_or_default();
+        Seat {
+            _counted: self.workers[at].connections.clone(),
+            workers: self.workers.clone(),
+            at,
+        }
     }
 
-    /// Ends all threads, with whatever is still done on them.
+    /// Ends the other threads, with whatever is still done on them.
     pub async fn end(self) {
-        let Self { workers, running } = self;
-        drop(running);
+        drop(self.running);
         let end = move || {
-            for worker in workers {
-                if worker.thread.join().is_err() {
+            for thread in self.others {
+                if thread.join().is_err() {
                     tracing::error!("a thread that served connections panicked");
                 }
             }
@@ -76,56 +154,124 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(number: usize, stop: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let serve = move || {
-            runtime.block_on(stop.cancelled());
-            runtime.shutdown_timeout(GRACE);
-        };
-        Ok(Self {
-            runtime: handle,
-            thread: std::thread::Builder::new()
-                .name(format!("serve-{number}"))
-                .spawn(serve)?,
+    fn of(runtime: Handle) -> Self {
+        Self {
+            runtime,
             connections: Arc::default(),
-        })
+            requests: AtomicUsize::new(0),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use tokio::sync::Barrier;
+
     use super::*;
 
     #[tokio::test]
     async fn each_connection_goes_where_the_fewest_are() {
-        let workers = Workers::start().expect("there are threads");
+        let workers = Workers::start(3).expect("there are threads");
         let count = workers.workers.len();
-        let place = || {
-            let (runtime, held) = workers.next();
-            (runtime.id(), held)
-        };
+        let place = || workers.seat();
         let mut held: Vec<_> = (0..2 * count).map(|_| place()).collect();
-        for worker in &workers.workers {
-            let on = |(id, _): &&(_, _)| *id == worker.runtime.id();
+        for worker in workers.workers.iter() {
+            let on = |seat: &&Seat| seat.runtime().id() == worker.runtime.id();
             assert_eq!(held.iter().filter(on).count(), 2);
         }
-        let (free, gone) = held.swap_remove(count / 2);
-        drop(gone);
-        assert_eq!(place().0, free);
+        let free = held.swap_remove(count / 2).at;
+        assert_eq!(place().at, free);
     }
 
     #[tokio::test]
-    async fn what_is_done_on_them_ends_with_them() {
-        let workers = Workers::start().expect("there are threads");
-        let (begun, begins) = tokio::sync::oneshot::channel();
-        let endless = workers.next().0.spawn(async {
-            begun.send(std::thread::current().id()).expect("it is waited for");
-            std::future::pending::<()>().await;
+    async fn what_comes_one_by_one_stays_and_what_comes_together_is_spread() {
+        let workers = Workers::start(2).expect("there are threads");
+        let seat = workers.seat();
+        let here = thread::current().id();
+        for _ in 0..3 {
+            assert_eq!(seat.execute(async { thread::current().id() }).await, here);
+        }
+        let (all, end) = (Arc::new(Barrier::new(12 + 1)), CancellationToken::new());
+        let requests = (0..12).map(|_| {
+            let (all, end, seat) = (all.clone(), end.clone(), seat.clone());
+            tokio::spawn(async move {
+                let request = async move {
+                    all.wait().await;
+                    end.cancelled().await;
+                    thread::current().id()
+                };
+                seat.execute(request).await
+            })
         });
-        let thread = begins.await.expect("it begins");
-        assert_ne!(thread, std::thread::current().id());
+        let requests: Vec<_> = requests.collect();
+        all.wait().await;
+        end.cancel();
+        let mut stayed = 0;
+        for request in requests {
+            stayed += usize::from(request.await.expect("it is executed") == here);
+        }
+        // The first four are ahead, and then one goes and one stays.
+        assert_eq!(stayed, 8);
+        assert!(
+            workers
+                .workers
+                .iter()
+                .all(|it| it.requests.load(Ordering::Relaxed) == 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_handed_on_ends_with_who_asked_and_panics_with_them() {
+        let workers = Workers::start(2).expect("there are threads");
+        let seat = workers.seat();
+        workers.workers[0].requests.fetch_add(MORE, Ordering::Relaxed);
+        let here = thread::current().id();
+        let held = Arc::new(());
+        let request = {
+            let held = held.clone();
+            async move {
+                let _held = held;
+                pending::<()>().await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_millis(50), seat.execute(request));
+        assert!(asked.await.is_err());
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+        let request = async move {
+            assert_eq!(thread::current().id(), here, "it was handed on");
+        };
+        let asked = std::panic::AssertUnwindSafe(seat.execute(request));
+        assert!(futures::FutureExt::catch_unwind(asked).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_done_on_the_others_ends_with_them() {
+        let workers = Workers::start(3).expect("there are threads");
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut endless = Vec::new();
+        for worker in workers.workers.iter() {
+            let tell = tell.clone();
+            endless.push(worker.runtime.spawn(async move {
+                tell.send(thread::current().id()).expect("it is waited for");
+                std::future::pending::<()>().await;
+            }));
+        }
+        let own = endless.remove(0);
+        tokio::task::yield_now().await;
+        let threads: HashSet<_> = told.into_iter().take(workers.workers.len()).collect();
+        assert_eq!(
+            threads.len(),
+            workers.workers.len(),
+            "each has a thread to itself"
+        );
         workers.end().await;
-        assert!(endless.await.expect_err("it has no end").is_cancelled());
+        for others in endless {
+            assert!(others.await.expect_err("it has no end").is_cancelled());
+        }
+        assert!(!own.is_finished());
     }
 }

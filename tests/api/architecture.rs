@@ -254,7 +254,6 @@ fn a_connection_and_a_tenant_come_from_one_place_each() {
             ("set_config", &["db/reach.rs"]),
             ("SET SESSION", &[]),
             ("pool.get()", &["db/mod.rs"]),
-            ("timeout_get", &["db/mod.rs"]),
             (
                 ".connection().await",
                 &[

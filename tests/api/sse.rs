@@ -16,18 +16,18 @@ use crate::support::wire::{TOKEN, Wire, until};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A stream of events on its way.
-struct Events {
+pub struct Events {
     stream: TcpStream,
     /// Read and not yet taken.
     text: String,
 }
 
 /// An event: its name, and its data where there is any.
-type Event = (String, Option<Value>);
+pub type Event = (String, Option<Value>);
 
 impl Events {
     /// Asks, and answers the head with what follows.
-    async fn ask(wire: &Wire, accept: &str, token: &str, body: &Value) -> (String, Self) {
+    pub async fn ask(wire: &Wire, accept: &str, token: &str, body: &Value) -> (String, Self) {
         let body = body.to_string();
         // Version 1.0, so that the body is not cut into chunks.
         let request = format!(
@@ -71,7 +71,7 @@ impl Events {
     }
 
     /// The next event that is not a comment.
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             let text = self.until("\n\n").await?;
             let (mut name, mut data) = (None, None);

@@ -68,6 +68,7 @@ pub fn config() -> Config {
     Config {
         jwt_secret: Some(SECRET.to_owned().into()),
         database_connections: 8,
+        threads: Some(1),
         demo: false,
         ..Config::defaults()
     }
