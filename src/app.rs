@@ -75,7 +75,7 @@ impl App {
         let checkpoints = Checkpoints::new(&vault, config.audit_checkpoints());
         let checkpoints = checkpoints.map_err(|error| error.message())?;
         let wait = Duration::from_secs(u64::from(config.database_wait_seconds));
-        let connections = config.database_connections;
+        let connections = config.database_connections();
         let db = Database::of_threads(database_url, connections, wait, config.threads())?;
         let redis = config.redis_url.as_deref().map(Redis::new).transpose()?;
         migrate::verify_isolation(&db).await?;

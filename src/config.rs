@@ -39,10 +39,10 @@ pub struct Config {
     #[arg(long, env = "DEALSTREAM_THREADS", global = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub threads: Option<u32>,
 
-    /// Connections to PostgreSQL at most; each thread that serves has its part of them.
-    #[arg(long, env = "DEALSTREAM_DATABASE_CONNECTIONS", default_value_t = 16, global = true,
+    /// Connections to PostgreSQL at most; 16 when left out, or 8 for each thread that serves where that is more, up to 64.
+    #[arg(long, env = "DEALSTREAM_DATABASE_CONNECTIONS", global = true,
           value_parser = clap::value_parser!(u32).range(2..=1000))]
-    pub database_connections: u32,
+    pub database_connections: Option<u32>,
 
     /// Seconds to wait for a free database connection before a request is answered with UNAVAILABLE.
     #[arg(long, env = "DEALSTREAM_DATABASE_WAIT_SECONDS", default_value_t = 5, global = true,
@@ -425,6 +425,12 @@ impl Config {
         let matches = command.get_matches_from(["dealstream"]);
         <Config as clap::FromArgMatches>::from_arg_matches(&matches)
             .expect("every setting has a default or is optional")
+    }
+
+    /// How many connections to PostgreSQL there may be.
+    pub fn database_connections(&self) -> u32 {
+        let usual = self.threads().saturating_mul(8).clamp(16, 64);
+        self.database_connections.unwrap_or(usual)
     }
 
     /// How many threads serve.

@@ -369,7 +369,8 @@ async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> 
         tokio::spawn(tls.follow(http::tls::LOOK, app.shutdown.clone()));
     }
     let http = Http::of(app.clone(), settings);
-    let served = http::serve::serve(http, listener, http::serve::raise_file_limit()).await;
+    let room = http::serve::raise_file_limit(app.config.threads(), app.config.database_connections());
+    let served = http::serve::serve(http, listener, room).await;
     served.map_err(|error| format!("the threads that serve cannot be started: {error}"))?;
     // What was done until now is signed as well.
     if let Err(error) = app.checkpoints.round(&app.db).await {

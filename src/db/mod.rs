@@ -98,8 +98,8 @@ struct Part {
     gate: Arc<Gate>,
 }
 
-/// Connections that a part has at least: with fewer, tenants could not be kept from waiting for each other.
-const OF_A_PART: u32 = 4;
+/// Connections that a part has at least: a tenant may have six of these, and one is for others.
+const OF_A_PART: u32 = 8;
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -246,7 +246,17 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had.
     pub async fn begin(&self, sight: impl Into<Sight>) -> Result<session::Transaction> {
-        session::Transaction::begin(self, sight.into()).await
+        let sight = sight.into();
+        session::Transaction::begin(self, Some(sight.tenant()), sight).await
+    }
+
+    /// The same for who reads from a snapshot meanwhile. It counts as [nobody's](fair): were it the tenant's too, those who
+    /// read could hold all that the tenant may have, and each wait for one more.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no connection can be had.
+    pub async fn begin_aside(&self, sight: impl Into<Sight>) -> Result<session::Transaction> {
+        session::Transaction::begin(self, None, sight.into()).await
     }
 
     /// Whether PostgreSQL answers.

@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 use uuid::Uuid;
 
+use super::fair::Who;
 use super::reach::Sight;
 use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
@@ -61,8 +62,14 @@ struct Lease {
 
 impl Lease {
     /// Tells when it is about to put the first message on the wire.
-    async fn begin(db: &Database, kind: Kind, sight: &Sight, about_to: impl FnOnce()) -> Result<Self> {
-        let mut connection = db.connection_of(Some(sight.tenant())).await?;
+    async fn begin(
+        db: &Database,
+        who: Who,
+        kind: Kind,
+        sight: &Sight,
+        about_to: impl FnOnce(),
+    ) -> Result<Self> {
+        let mut connection = db.connection_of(who).await?;
         let begin = if is_warm(&mut connection) {
             kind.following
         } else {
@@ -189,7 +196,8 @@ impl Snapshot {
             };
             // PostgreSQL takes the snapshot for the first query, which may be in that message.
             let close = || self.closed.store(true, Ordering::SeqCst);
-            match Lease::begin(&self.db, READ, &self.sight, close).await {
+            let who = Some(self.sight.tenant());
+            match Lease::begin(&self.db, who, READ, &self.sight, close).await {
                 Ok(lease) => Ok(Lease {
                     _turn: turn.and_then(std::result::Result::ok),
                     ..lease
@@ -264,9 +272,9 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(super) async fn begin(db: &Database, sight: Sight) -> Result<Self> {
+    pub(super) async fn begin(db: &Database, who: Who, sight: Sight) -> Result<Self> {
         Ok(Self {
-            lease: Some(Lease::begin(db, WRITE, &sight, || {}).await?),
+            lease: Some(Lease::begin(db, who, WRITE, &sight, || {}).await?),
             sight,
         })
     }

@@ -18,6 +18,7 @@ use crate::db::Database;
 use crate::db::asked::Asked;
 use crate::db::directory::people::{self, Person};
 use crate::db::reach::Sight;
+use crate::db::session::Transaction;
 use crate::error::{Error, Result};
 use crate::events::feed::Signal;
 use crate::events::{Event, Hub, Work};
@@ -276,10 +277,14 @@ impl Session {
     /// # Errors
     /// As [`Session::work`].
     pub async fn work_aside(&self) -> Result<Work> {
+        let transaction = self.db.begin_aside(self.viewer()?.sight()).await?;
+        self.work_on(transaction)
+    }
+
+    fn work_on(&self, transaction: Transaction) -> Result<Work> {
         let viewer = self.viewer()?;
         self.changes.store(true, Ordering::Relaxed);
-        let work = Work::begin(&self.db, self.hub.clone(), viewer.sight(), Some(viewer.user_id)).await?;
-        let work = work.coming_from(&self.origin);
+        let work = Work::on(transaction, self.hub.clone(), Some(viewer.user_id)).coming_from(&self.origin);
         Ok(match viewer.means {
             Means::Session | Means::External => work,
             Means::ApiKey => work.by("API_KEY"),
@@ -293,7 +298,8 @@ impl Session {
     pub async fn work(&self) -> Result<Work> {
         // What is read after a change must show it, and a mutation needs no second connection meanwhile.
         self.finish();
-        self.work_aside().await
+        let transaction = self.db.begin(self.viewer()?.sight()).await?;
+        self.work_on(transaction)
     }
 }
 

@@ -42,8 +42,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long what was sent may wait for a client to take it in.
 #[cfg(target_os = "linux")]
 const DEAF: Duration = Duration::from_secs(30);
-/// Files that are left to everything but client connections.
+/// Files that are left to everything but client connections and threads.
 const OTHER_FILES: u64 = 256;
+/// Files that a thread has, to watch the others by.
+const FILES_OF_A_THREAD: u64 = 4;
 
 /// The client's side of a connection, in the extensions of its requests.
 #[derive(Debug, Clone)]
@@ -51,11 +53,12 @@ pub struct Client {
     /// Where it comes from: a balancer's address behind one.
     pub address: SocketAddr,
     /// Its place among the connections, of all and of its thread, free when nothing holds it any more.
-    _place: Arc<(OwnedSemaphorePermit, Seat)>,
+    _place: Arc<(OwnedSemaphorePermit, Arc<Seat>)>,
 }
 
-/// Raises the soft limit of open files to the hard one; answers how many connections that leaves room for.
-pub fn raise_file_limit() -> usize {
+/// Raises the soft limit of open files to the hard one; answers how many connections that leaves room for, beside so many
+/// threads and connections to PostgreSQL.
+pub fn raise_file_limit(threads: u32, database_connections: u32) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -71,7 +74,9 @@ pub fn raise_file_limit() -> usize {
     };
     let connections = files
         .unwrap_or(u64::MAX)
-        .saturating_sub(OTHER_FILES)
+        .saturating_sub(
+            OTHER_FILES + FILES_OF_A_THREAD * u64::from(threads) + u64::from(database_connections),
+        )
         .clamp(64, 100_000);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
@@ -113,7 +118,7 @@ pub async fn serve<B: Backend>(
             accepted = accept(&listener, &room) => accepted,
         };
         let (stream, address, place) = accepted;
-        let seat = workers.seat();
+        let seat = Arc::new(workers.seat());
         let runtime = seat.runtime().clone();
         let client = Client {
             address,
@@ -156,7 +161,7 @@ struct Connection {
     /// Held until the connection has ended: the server waits for that.
     _watcher: Watcher,
     client: Client,
-    seat: Seat,
+    seat: Arc<Seat>,
     head_time: Duration,
     idle_time: Duration,
     shutdown: CancellationToken,

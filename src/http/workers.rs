@@ -9,12 +9,12 @@ use std::fmt;
 use std::future::pending;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinError;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -34,15 +34,13 @@ pub(super) struct Workers {
 
 struct Worker {
     runtime: Handle,
-    connections: Arc<()>,
+    connections: AtomicUsize,
     /// Those that are being executed.
     requests: AtomicUsize,
 }
 
-/// A connection's thread, which counts it for as long as any of these is held.
-#[derive(Clone)]
+/// A connection's thread, which counts it until this is dropped.
 pub(super) struct Seat {
-    _counted: Arc<()>,
     workers: Arc<[Worker]>,
     at: usize,
 }
@@ -50,6 +48,12 @@ pub(super) struct Seat {
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Seat").field(&self.at).finish()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.workers[self.at].connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -63,7 +67,7 @@ impl Seat {
     /// that bring many may all be on one thread.
     pub async fn execute<F: Future<Output: Send> + Send + 'static>(&self, request: F) -> F::Output {
         let load = |at: usize| self.workers[at].requests.load(Ordering::Relaxed);
-        let idlest = (0..self.workers.len()).min_by_key(|at| load(*at));
+        let idlest = (0..self.workers.len()).rev().min_by_key(|at| load(*at));
         let at = idlest.filter(|at| load(self.at) >= load(*at) + MORE);
         let at = at.unwrap_or(self.at);
         let _executed = Executed::by(&self.workers[at]);
@@ -103,35 +107,40 @@ impl Workers {
     /// When the system gives no further thread, or nothing to watch sockets with.
     pub fn start(count: u32) -> io::Result<Self> {
         let stop = CancellationToken::new();
+        let running = stop.clone().drop_guard();
         let mut workers = vec![Worker::of(Handle::current())];
         let mut others = Vec::new();
         for number in 1..count {
+            let stop = stop.clone();
+            let (give, take) = mpsc::sync_channel::<Runtime>(1);
+            let serve = move || {
+                if let Ok(runtime) = take.recv() {
+                    runtime.block_on(stop.cancelled());
+                    runtime.shutdown_timeout(GRACE);
+                }
+            };
+            // First of all: a runtime must not be dropped here, if there is no thread for it.
+            let thread = thread::Builder::new().name(format!("serve-{number}"));
+            others.push(thread.spawn(serve)?);
             let runtime = Builder::new_current_thread().enable_all().build()?;
             workers.push(Worker::of(runtime.handle().clone()));
-            let stop = stop.clone();
-            let serve = move || {
-                runtime.block_on(stop.cancelled());
-                runtime.shutdown_timeout(GRACE);
-            };
-            others.push(
-                thread::Builder::new()
-                    .name(format!("serve-{number}"))
-                    .spawn(serve)?,
-            );
+            give.send(runtime).map_err(io::Error::other)?;
         }
         Ok(Self {
             workers: workers.into(),
             others,
-            running: stop.drop_guard(),
+            running,
         })
     }
 
     /// Gives a connection to the thread that has the fewest.
     pub fn seat(&self) -> Seat {
-        let count = |at: &usize| Arc::strong_count(&self.workers[*at].connections);
-        let at = (0..self.workers.len()).min_by_key(count).unwrap_or_default();
+        let count = |at: &usize| self.workers[*at].connections.load(Ordering::Relaxed);
+        // Backwards: the first also accepts, and does what the server does by itself.
+        let fewest = (0..self.workers.len()).rev().min_by_key(count);
+        let at = fewest.unwrap_or_default();
+        self.workers[at].connections.fetch_add(1, Ordering::Relaxed);
         Seat {
-            _counted: self.workers[at].connections.clone(),
             workers: self.workers.clone(),
             at,
         }
@@ -157,7 +166,7 @@ impl Worker {
     fn of(runtime: Handle) -> Self {
         Self {
             runtime,
-            connections: Arc::default(),
+            connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
         }
     }
@@ -188,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn what_comes_one_by_one_stays_and_what_comes_together_is_spread() {
         let workers = Workers::start(2).expect("there are threads");
-        let seat = workers.seat();
+        let (_another, seat) = (workers.seat(), Arc::new(workers.seat()));
         let here = thread::current().id();
         for _ in 0..3 {
             assert_eq!(seat.execute(async { thread::current().id() }).await, here);
@@ -225,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_was_handed_on_ends_with_who_asked_and_panics_with_them() {
         let workers = Workers::start(2).expect("there are threads");
-        let seat = workers.seat();
+        let (_another, seat) = (workers.seat(), workers.seat());
         workers.workers[0].requests.fetch_add(MORE, Ordering::Relaxed);
         let here = thread::current().id();
         let held = Arc::new(());

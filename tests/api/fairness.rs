@@ -15,7 +15,7 @@ const QUERY: &str = "{ companies(first: 1) { totalCount } }";
 
 async fn small(connections: u32) -> TestApp {
     let config = Config {
-        database_connections: connections,
+        database_connections: Some(connections),
         database_wait_seconds: 60,
         ..config()
     };
@@ -82,7 +82,7 @@ async fn who_gives_up_waiting_is_told_so_and_leaves_nothing_behind() {
     let app = TestApp::on(
         database_url().await,
         Config {
-            database_connections: 4,
+            database_connections: Some(4),
             database_wait_seconds: 1,
             ..config()
         },

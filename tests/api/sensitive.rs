@@ -9,6 +9,7 @@ use dealstream::db::id::{read_id, write_id};
 use dealstream::db::{migrate, sealed};
 use dealstream::sensitive::DataKeys;
 use futures::StreamExt;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::app::config;
@@ -47,6 +48,19 @@ pub async fn secretive(client: &Client, name: &str, tax_id: &str) -> String {
     .await;
     assert_eq!(payload["userErrors"], json!([]));
     id
+}
+
+#[tokio::test]
+async fn those_who_look_at_the_same_time_do_not_wait_for_each_other() {
+    // Two of them are all that a tenant may hold, and each look is noted over a further one.
+    let app = TestApp::counted(4).await;
+    let client = app.tenant().await;
+    let id = secretive(&client, "Acme", "DE123456789").await;
+    let looks = (0..12).map(|_| async {
+        assert_eq!(found(&client, "DE123456789").await, [id.as_str()]);
+        assert_eq!(shown(&client, &id).await["taxId"], "DE123456789");
+    });
+    join_all(looks).await;
 }
 
 const SHOWN: &str = "query($id: ID!) { company(id: $id) { name taxId bankAccount { holder iban bic } } }";

@@ -45,6 +45,21 @@ fn the_example_of_settings_shows_the_defaults() {
 }
 
 #[test]
+fn there_are_connections_for_each_thread_unless_it_is_told_how_many() {
+    let of = |threads, database_connections| {
+        let config = Config {
+            threads: Some(threads),
+            database_connections,
+            ..Config::defaults()
+        };
+        config.database_connections()
+    };
+    let usual = [1, 2, 3, 8, 100].map(|threads| of(threads, None));
+    assert_eq!(usual, [16, 16, 24, 64, 64]);
+    assert_eq!(of(4, Some(5)), 5);
+}
+
+#[test]
 fn the_wire_keeps_to_how_many_may_subscribe() {
     let config = Config {
         streams_per_user: 7,

@@ -466,7 +466,7 @@ async fn the_directory_reads_accounts_users_tenants_revocations_histories_and_no
 /// An application that has one connection to PostgreSQL, so that everything happens on it.
 async fn with_one_connection() -> TestApp {
     let config = Config {
-        database_connections: 1,
+        database_connections: Some(1),
         ..config()
     };
     TestApp::on(crate::support::app::database_url().await, config).await

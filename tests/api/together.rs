@@ -389,7 +389,7 @@ async fn different_pages_below_are_on_their_way_together() {
 #[tokio::test]
 async fn when_there_is_no_connection_all_are_told_at_once() {
     let config = Config {
-        database_connections: 1,
+        database_connections: Some(1),
         database_wait_seconds: 2,
         ..config()
     };

@@ -355,7 +355,7 @@ async fn a_read_that_nobody_takes_over_holds_up_neither_a_migration_nor_what_is_
     let url = cluster::create_database("warm").await;
     migrate::migrate(&url).await.unwrap();
     let config = Config {
-        database_connections: 3,
+        database_connections: Some(3),
         ..config()
     };
     let app = TestApp::on(url, config).await;

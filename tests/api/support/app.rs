@@ -67,7 +67,7 @@ pub async fn database_url() -> String {
 pub fn config() -> Config {
     Config {
         jwt_secret: Some(SECRET.to_owned().into()),
-        database_connections: 8,
+        database_connections: Some(8),
         threads: Some(1),
         demo: false,
         ..Config::defaults()
@@ -90,7 +90,7 @@ impl TestApp {
     pub async fn counted(connections: u32) -> Self {
         counter::install();
         let config = Config {
-            database_connections: connections,
+            database_connections: Some(connections),
             ..config()
         };
         Self::on(database_url().await, config).await
