@@ -98,7 +98,7 @@ struct Part {
     gate: Arc<Gate>,
 }
 
-/// Connections that a part has at least: a tenant may have six of these, and one is for others.
+/// Connections that a part has at least, where there are several: a tenant may have six of these, and one is for others.
 const OF_A_PART: u32 = 8;
 
 impl std::fmt::Debug for Database {

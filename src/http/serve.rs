@@ -48,7 +48,7 @@ const OTHER_FILES: u64 = 256;
 const FILES_OF_A_THREAD: u64 = 4;
 
 /// The client's side of a connection, in the extensions of its requests.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     /// Where it comes from: a balancer's address behind one.
     pub address: SocketAddr,

@@ -5,7 +5,6 @@
 //! threads hands each of these steps to whichever thread is free, and to wake that one takes longer than the step. Only a
 //! whole request is ever handed on, by a thread that has [more](MORE) of them than another.
 
-use std::fmt;
 use std::future::pending;
 use std::io;
 use std::panic::resume_unwind;
@@ -43,12 +42,6 @@ struct Worker {
 pub(super) struct Seat {
     workers: Arc<[Worker]>,
     at: usize,
-}
-
-impl fmt::Debug for Seat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.at).finish()
-    }
 }
 
 impl Drop for Seat {

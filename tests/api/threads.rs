@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::sse::Events;
 use crate::support::TestApp;
 use crate::support::app::{config, database_url};
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, until};
 
 /// An application for so many threads, over so many connections.
 async fn of_threads(threads: u32, connections: u32) -> TestApp {
@@ -30,10 +30,18 @@ async fn of_threads(threads: u32, connections: u32) -> TestApp {
     TestApp::on(database_url().await, config).await
 }
 
-/// What a thread that serves has.
-fn runtime() -> Runtime {
-    let mut runtime = Builder::new_multi_thread();
-    runtime.worker_threads(1).enable_all().build().unwrap()
+/// The runtimes of two threads that serve, and an application that begins on the first, with a tenant.
+fn on_two_threads(connections: u32) -> (Runtime, Runtime, TestApp, Uuid) {
+    let [one, other] = [(); 2].map(|()| {
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).enable_all().build().unwrap()
+    });
+    let (app, tenant) = one.block_on(async {
+        let app = of_threads(2, connections).await;
+        let tenant = app.tenant().await.viewer().tenant_id;
+        (app, tenant)
+    });
+    (one, other, app, tenant)
 }
 
 /// So many snapshots at the same time, and whose connections they have.
@@ -51,12 +59,7 @@ async fn hold(app: &TestApp, tenant: Uuid, count: usize) -> (Vec<Snapshot>, Hash
 
 #[test]
 fn each_thread_has_its_part_of_the_connections() {
-    let [one, other] = [runtime(), runtime()];
-    let (app, tenant) = one.block_on(async {
-        let app = of_threads(2, 17).await;
-        let tenant = app.tenant().await.viewer().tenant_id;
-        (app, tenant)
-    });
+    let (one, other, app, tenant) = on_two_threads(17);
     // Of nine a tenant has seven, and of eight six: one is for others, and one for what belongs to nobody.
     let parts = [(&one, 7), (&other, 6)].map(|(runtime, count)| {
         let (held, pids) = runtime.block_on(hold(&app, tenant, count));
@@ -82,12 +85,7 @@ fn each_thread_has_its_part_of_the_connections() {
 
 #[test]
 fn where_connections_are_few_threads_share_them() {
-    let [one, other] = [runtime(), runtime()];
-    let (app, tenant) = one.block_on(async {
-        let app = of_threads(2, 15).await;
-        let tenant = app.tenant().await.viewer().tenant_id;
-        (app, tenant)
-    });
+    let (one, other, app, tenant) = on_two_threads(15);
     let (_held, ones) = one.block_on(hold(&app, tenant, 7));
     let (_held, others) = other.block_on(hold(&app, tenant, 6));
     assert_eq!((ones.len(), others.len()), (7, 6), "thirteen of fifteen");
@@ -102,10 +100,11 @@ async fn next(events: &mut Events) -> Value {
     data.unwrap()["data"]["dealStageChanged"].take()
 }
 
+const DEALS: &str = "{ tenant { name } deals(first: 5) { nodes { name stage { name } } } }";
+
 /// Asks over a connection that is kept; nothing when that is closed.
-async fn ask(stream: &mut TcpStream, token: &str) -> Option<Value> {
-    let body = json!({ "query": "{ tenant { name } deals(first: 5) { nodes { name stage { name } } } }" })
-        .to_string();
+async fn ask(stream: &mut TcpStream, token: &str, query: &str) -> Option<Value> {
+    let body = json!({ "query": query }).to_string();
     let request = format!(
         "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -128,51 +127,82 @@ async fn ask(stream: &mut TcpStream, token: &str) -> Option<Value> {
     }
 }
 
+/// Connections to both of two threads; they go to them in turn, and to the first, which accepts them, last.
+async fn to_both(wire: &Wire, count: usize) -> Vec<TcpStream> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(wire.address).await.unwrap();
+        ask(&mut stream, "", "{ __typename }").await.unwrap();
+        connections.push(stream);
+    }
+    connections
+}
+
 #[tokio::test]
-async fn those_who_are_many_on_one_thread_are_handed_on_and_are_told_what_is_theirs() {
+async fn a_thread_that_has_many_requests_hands_them_on() {
+    let app = of_threads(2, 16).await;
+    let client = app.tenant().await;
+    let wire = Wire::serve(app.app.clone()).await;
+    let mut connections = to_both(&wire, 10).await;
+    // All that the tenant may have on the first.
+    let (held, _) = hold(&app, client.viewer().tenant_id, 6).await;
+    let mut to_the_first: Vec<_> = connections.iter_mut().skip(1).step_by(2).collect();
+    let last = to_the_first.pop().unwrap();
+    let waiting = to_the_first.into_iter().enumerate().map(|(number, stream)| {
+        let token = client.token();
+        async move {
+            // Each another document, or they would read together.
+            let query = format!("{{ deals(first: {}) {{ nodes {{ name }} }} }}", number + 1);
+            ask(stream, &token, &query).await
+        }
+    });
+    let answered = async {
+        until("four wait", || app.app.db.waiting() == 4).await;
+        let answer = tokio::time::timeout(Duration::from_secs(3), ask(last, &client.token(), DEALS)).await;
+        assert_eq!(
+            answer.expect("the other thread has connections").unwrap()["deals"]["nodes"],
+            json!([])
+        );
+        assert_eq!(app.app.db.waiting(), 4);
+        drop(held);
+    };
+    let waiting: Vec<_> = waiting.collect();
+    let (answers, ()) = tokio::join!(join_all(waiting), answered);
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_ref().unwrap()["deals"]["nodes"] == json!([]))
+    );
+}
+
+#[tokio::test]
+async fn of_many_who_ask_at_once_each_is_told_what_is_theirs() {
     let app = of_threads(2, 16).await;
     let wire = Wire::serve(app.app.clone()).await;
     let mut tenants = Vec::new();
     for name in ["One", "Other"] {
         let client = app.tenant().await;
         client.deal(json!({ "name": name })).await;
-        let own = client
-            .query(
-                "{ tenant { name } deals(first: 5) { nodes { name stage { name } } } }",
-                json!({}),
-            )
-            .await;
-        tenants.push((client.token(), own));
+        tenants.push((client.token(), client.query(DEALS, json!({})).await));
     }
-    // They go to the threads in turn, so of all that ask half would have nothing to do.
-    let mut connections = Vec::new();
-    for _ in 0..48 {
-        connections.push(TcpStream::connect(wire.address).await.unwrap());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let askers = connections
-        .iter_mut()
-        .skip(1)
-        .step_by(2)
-        .enumerate()
-        .map(|(number, stream)| {
-            let (token, own) = &tenants[number % 2];
-            async move {
-                for round in 0..20 {
-                    if number % 6 == 5 && round == 10 {
-                        // Somebody who goes away, and takes nothing along.
-                        let away = tokio::time::timeout(Duration::from_millis(3), ask(stream, token));
-                        let _ = away.await;
-                        let _ = stream.shutdown().await;
-                        return;
-                    }
-                    assert_eq!(ask(stream, token).await.as_ref(), Some(own));
+    let mut connections = to_both(&wire, 48).await;
+    let to_the_first = connections.iter_mut().skip(1).step_by(2).enumerate();
+    let askers = to_the_first.map(|(number, stream)| {
+        let (token, own) = &tenants[number % 2];
+        async move {
+            for round in 0..20 {
+                if number % 6 == 5 && round == 10 {
+                    // Somebody who goes away, and takes nothing along.
+                    let away = tokio::time::timeout(Duration::from_millis(3), ask(stream, token, DEALS));
+                    let _ = away.await;
+                    let _ = stream.shutdown().await;
+                    return;
                 }
+                assert_eq!(ask(stream, token, DEALS).await.as_ref(), Some(own));
             }
-        });
+        }
+    });
     join_all(askers).await;
-    let (open, _) = app.app.db.pool_status();
-    assert!(open > 8, "the other thread's part has {open} with the first's");
     drop(connections);
     wire.shutdown.cancel();
     app.settle().await;
