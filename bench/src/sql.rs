@@ -38,7 +38,6 @@ pub struct Db {
     deals_of: Statement,
     board: Statement,
     search: Statement,
-    recall: Statement,
     lock: Statement,
     stage: Statement,
     update: Statement,
@@ -225,12 +224,6 @@ impl Db {
                 )
             })
             .await?,
-            recall: prepare(format!(
-                "SELECT operation, input_hash, answer, epoch, position FROM idempotency_keys
-                  WHERE actor_id = $1 AND key = $2{} LIMIT 1",
-                tenant(3)
-            ))
-            .await?,
             lock: prepare(format!("SELECT {whole_deal} FROM deals WHERE id = $1{} FOR UPDATE", tenant(2))).await?,
             stage: prepare(format!(
                 "SELECT kind, win_probability, {} FROM pipeline_stages WHERE id = $1{}",
@@ -252,21 +245,18 @@ impl Db {
             .await?,
             append: prepare(format!(
                 "WITH counted AS (
-                     UPDATE histories SET position = position + $1{} RETURNING epoch, position
+                     UPDATE histories SET position = position + 1{} RETURNING epoch, position
                  ), appended AS (
                      INSERT INTO events ({column}position, id, occurred_at, actor_id, entity, record_id, kind, change)
-                     SELECT {}counted.position - $1 + new.ord, new.id, $2, $3, new.entity, new.record_id, new.kind, new.change
-                       FROM counted, unnest($4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::jsonb[]) WITH ORDINALITY
-                            AS new (id, entity, record_id, kind, change, ord)
+                     SELECT {tenant_value}position, $3, $1, $2, $4, $5, $6, $7 FROM counted
                  ), kept AS (
                      INSERT INTO idempotency_keys
                             ({column}actor_id, key, operation, input_hash, answer, epoch, position, created_at)
-                     SELECT {}$3, $9, $10, $11, $12, epoch, position, $2 FROM counted
+                     SELECT {tenant_value}$2, $8, $9, $10, $11, epoch, position, $1 FROM counted
                  )
                  SELECT epoch, position FROM counted",
-                where_own(13),
-                if plain { "$13::uuid, " } else { "" },
-                if plain { "$13::uuid, " } else { "" },
+                where_own(12),
+                tenant_value = if plain { "$12::uuid, " } else { "" },
             ))
             .await?,
             client,
@@ -416,15 +406,8 @@ impl Db {
     }
 
     async fn move_deal(&self, tenant: &Tenant, deal: Uuid, stage: Uuid, key: &str) -> Result<usize> {
-        let recall = async {
-            match self.way {
-                Way::Served => self.read(&tenant.id, &self.recall, [&tenant.user, &key]).await,
-                Way::Plain => Ok(Vec::new()),
-            }
-        };
-        let ((), _, from, to) = try_join!(
+        let ((), from, to) = try_join!(
             self.begin(tenant, true),
-            recall,
             self.read(&tenant.id, &self.lock, [&deal]),
             self.read(&tenant.id, &self.stage, [&stage])
         )?;
@@ -449,23 +432,15 @@ impl Db {
         let none: (Option<DateTime<Utc>>, Option<&str>) = (None, None);
         let update: [Value<'_>; 7] = [&stage, &status, &probability, &now, &none.0, &none.1, &deal];
         let enter: [Value<'_>; 6] = [&change, &deal, &from, &stage, &now, &tenant.user];
-        let (events, entities, records, kinds, bodies) = (
-            vec![event],
-            vec!["deal"],
-            vec![deal],
-            vec!["STAGE_CHANGED"],
-            vec![moved],
-        );
         let hash = [7_u8; 32].as_slice();
-        let append: [Value<'_>; 12] = [
-            &1_i64,
+        let append: [Value<'_>; 11] = [
             &now,
             &tenant.user,
-            &events,
-            &entities,
-            &records,
-            &kinds,
-            &bodies,
+            &event,
+            &"deal",
+            &deal,
+            &"STAGE_CHANGED",
+            &moved,
             &key,
             &"moveDeal",
             &hash,

@@ -19,7 +19,7 @@ use crate::db::Database;
 use crate::db::id::{Id, Kind};
 use crate::db::reach::Sight;
 use crate::db::session::Transaction;
-use crate::db::statement::statement;
+use crate::db::statement::{Statement, statement};
 use crate::error::{Error, Result};
 
 /// Who acts when it is a user.
@@ -61,12 +61,45 @@ struct Noted {
     detail: String,
 }
 
+/// The end of both statements: an answer is kept when there is one.
+macro_rules! kept {
+    () => {
+        ", kept AS (
+        INSERT INTO idempotency_keys
+               (actor_id, key, operation, input_hash, answer, epoch, position, created_at)
+        SELECT new.*, epoch, position, ?
+          FROM counted, (VALUES (?, ?, ?, ?, ?)) AS new (actor_id, key, operation, input_hash, answer)
+         WHERE new.key IS NOT NULL
+    )
+    SELECT tenant_id, epoch, position FROM counted"
+    };
+}
+
 /// The counter is bumped, the history appended to and the trail chained by one statement: where the row of the counter
-/// is locked, the head of the chain is known.
-macro_rules! append {
-    ($kept:literal) => {
-        concat!(
-            "
+/// is locked, the head of the chain is known. This is for one change, with what the trail tells of it, as most work is.
+const APPEND: &str = concat!(
+    "
+    WITH counted AS (
+        UPDATE histories
+           SET position = position + 1,
+               audit_sequence = audit_sequence + 1,
+               audit_previous = audit_hash,
+               audit_hash = sha256(audit_hash || int8send(audit_sequence + 1) || ?)
+        RETURNING tenant_id, epoch, position, audit_sequence, audit_previous, audit_hash
+    ), appended AS (
+        INSERT INTO events (position, id, occurred_at, actor_id, entity, record_id, kind, change)
+        SELECT position, ?, ?, ?, ?, ?, ?, ? FROM counted
+    ), audited AS (
+        INSERT INTO audit_entries (sequence, id, occurred_at, actor_kind, actor_id, entity, record_id, kind, detail,
+                                   ip, user_agent, request_id, previous_hash, hash)
+        SELECT audit_sequence, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, audit_previous, audit_hash FROM counted
+    )",
+    kept!()
+);
+
+/// The same for any number of changes, and of things that the trail tells.
+const APPEND_ALL: &str = concat!(
+    "
     WITH counted AS (
         UPDATE histories
            SET position = position + ?,
@@ -90,21 +123,7 @@ macro_rules! append {
                WITH ORDINALITY
                AS new (id, occurred_at, actor_kind, actor_id, entity, record_id, kind, detail, hash, ord)
     )",
-            $kept,
-            "
-    SELECT tenant_id, epoch, position FROM counted"
-        )
-    };
-}
-
-const APPEND: &str = append!("");
-
-const APPEND_AND_KEEP: &str = append!(
-    ", kept AS (
-        INSERT INTO idempotency_keys
-               (actor_id, key, operation, input_hash, answer, epoch, position, created_at)
-        SELECT ?, ?, ?, ?, ?, epoch, position, ? FROM counted
-    )"
+    kept!()
 );
 
 /// A transaction of one tenant on behalf of one user, which records what it changes.
@@ -319,60 +338,17 @@ impl Work {
         let changes = std::mem::take(&mut self.changes);
         let notes = self.notes();
         let ip = self.origin.ip.map(|ip| ip.to_string());
-        let tenant = self.tx.tenant();
-        let digests: Vec<Vec<u8>> = notes
-            .iter()
-            .map(|noted| noted.digest(tenant, ip.as_deref(), &self.origin).to_vec())
-            .collect();
-        let noted = digests.len() as i64;
-        let ids: Vec<Uuid> = changes.iter().map(|change| change.id).collect();
-        let moments: Vec<DateTime<Utc>> = changes.iter().map(|change| change.occurred_at).collect();
-        let actors: Vec<Option<Uuid>> = changes.iter().map(|change| change.actor_id).collect();
-        let entities: Vec<&str> = changes.iter().map(|change| change.entity).collect();
-        let records: Vec<Uuid> = changes.iter().map(|change| change.record_id).collect();
-        let kinds: Vec<&str> = changes.iter().map(|change| change.kind).collect();
-        let count = changes.len() as i64;
-        let bodies: Vec<serde_json::Value> = changes.into_iter().map(|change| change.change).collect();
-        let append = statement(match answer {
-            None => APPEND,
-            Some(_) => APPEND_AND_KEEP,
-        })
-        .bind::<BigInt, _>(count)
-        .bind::<BigInt, _>(noted)
-        .bind::<Array<Bytea>, _>(digests.clone())
-        .bind::<Integer, _>(noted as i32)
-        .bind::<BigInt, _>(count)
-        .bind::<Array<SqlUuid>, _>(ids)
-        .bind::<Array<Timestamptz>, _>(moments)
-        .bind::<Array<Nullable<SqlUuid>>, _>(actors)
-        .bind::<Array<Text>, _>(entities)
-        .bind::<Array<SqlUuid>, _>(records)
-        .bind::<Array<Text>, _>(kinds)
-        .bind::<Array<Jsonb>, _>(bodies)
-        .bind::<BigInt, _>(noted)
-        .bind::<Nullable<Text>, _>(ip.as_deref())
-        .bind::<Nullable<Text>, _>(self.origin.user_agent.as_deref())
-        .bind::<Nullable<Text>, _>(request_id(&self.origin))
-        .column::<SqlUuid, _, _>(&notes, |noted| noted.id)
-        .column::<Timestamptz, _, _>(&notes, |noted| noted.occurred_at)
-        .column::<Text, _, _>(&notes, |noted| noted.actor_kind)
-        .column::<Nullable<SqlUuid>, _, _>(&notes, |noted| noted.actor_id)
-        .column::<Text, _, _>(&notes, |noted| noted.entity)
-        .column::<SqlUuid, _, _>(&notes, |noted| noted.record_id)
-        .column::<Text, _, _>(&notes, |noted| noted.kind)
-        .column::<Text, _, _>(&notes, |noted| &noted.detail)
-        .bind::<BigInt, _>(noted)
-        .bind::<Array<Bytea>, _>(digests);
-        let append = match answer {
-            None => append,
-            Some(answer) => append
-                .bind::<SqlUuid, _>(answer.actor_id)
-                .bind::<Text, _>(answer.key)
-                .bind::<Text, _>(answer.operation)
-                .bind::<Bytea, _>(answer.input_hash)
-                .bind::<Jsonb, _>(answer.answer)
-                .bind::<Timestamptz, _>(self.now),
+        let append = match (&changes[..], &notes[..]) {
+            ([change], [noted]) => self.append_one(change, noted, ip.as_deref()),
+            (changes, notes) => self.append_all(changes, notes, ip.as_deref()),
         };
+        let append = append
+            .bind::<Timestamptz, _>(self.now)
+            .bind::<Nullable<SqlUuid>, _>(answer.as_ref().map(|answer| answer.actor_id))
+            .bind::<Nullable<Text>, _>(answer.as_ref().map(|answer| answer.key))
+            .bind::<Nullable<Text>, _>(answer.as_ref().map(|answer| answer.operation))
+            .bind::<Nullable<Bytea>, _>(answer.as_ref().map(|answer| answer.input_hash))
+            .bind::<Nullable<Jsonb>, _>(answer.map(|answer| answer.answer));
         let appended: Vec<Appended> = match append.load(&mut self.tx.conn()).await {
             // Positions and sequences are given out under the counter's lock: one that is taken is another counter's.
             Err(DatabaseError(DatabaseErrorKind::UniqueViolation, info))
@@ -383,7 +359,7 @@ impl Work {
             appended => appended?,
         };
         let appended = match appended.as_slice() {
-            [appended] if appended.tenant_id == tenant => appended,
+            [appended] if appended.tenant_id == self.tx.tenant() => appended,
             [] => return Err(Error::NotFound("tenant")),
             others => return Err(self.incident(others)),
         };
@@ -391,6 +367,71 @@ impl Work {
             epoch: appended.epoch,
             position: appended.position,
         })
+    }
+
+    fn append_one<'a>(&'a self, change: &'a Change, noted: &'a Noted, ip: Option<&'a str>) -> Statement<'a> {
+        let digest = noted.digest(self.tx.tenant(), ip, &self.origin);
+        statement(APPEND)
+            .bind::<Bytea, _>(digest.to_vec())
+            .bind::<SqlUuid, _>(change.id)
+            .bind::<Timestamptz, _>(change.occurred_at)
+            .bind::<Nullable<SqlUuid>, _>(change.actor_id)
+            .bind::<Text, _>(change.entity)
+            .bind::<SqlUuid, _>(change.record_id)
+            .bind::<Text, _>(change.kind)
+            .bind::<Jsonb, _>(&change.change)
+            .bind::<SqlUuid, _>(noted.id)
+            .bind::<Timestamptz, _>(noted.occurred_at)
+            .bind::<Text, _>(noted.actor_kind)
+            .bind::<Nullable<SqlUuid>, _>(noted.actor_id)
+            .bind::<Text, _>(noted.entity)
+            .bind::<SqlUuid, _>(noted.record_id)
+            .bind::<Text, _>(noted.kind)
+            .bind::<Text, _>(&noted.detail)
+            .bind::<Nullable<Text>, _>(ip)
+            .bind::<Nullable<Text>, _>(self.origin.user_agent.as_deref())
+            .bind::<Nullable<Text>, _>(request_id(&self.origin))
+    }
+
+    fn append_all<'a>(
+        &'a self,
+        changes: &'a [Change],
+        notes: &'a [Noted],
+        ip: Option<&'a str>,
+    ) -> Statement<'a> {
+        let tenant = self.tx.tenant();
+        let digests: Vec<Vec<u8>> = notes
+            .iter()
+            .map(|noted| noted.digest(tenant, ip, &self.origin).to_vec())
+            .collect();
+        let (count, noted) = (changes.len() as i64, digests.len() as i64);
+        statement(APPEND_ALL)
+            .bind::<BigInt, _>(count)
+            .bind::<BigInt, _>(noted)
+            .bind::<Array<Bytea>, _>(digests.clone())
+            .bind::<Integer, _>(noted as i32)
+            .bind::<BigInt, _>(count)
+            .column::<SqlUuid, _, _>(changes, |change| change.id)
+            .column::<Timestamptz, _, _>(changes, |change| change.occurred_at)
+            .column::<Nullable<SqlUuid>, _, _>(changes, |change| change.actor_id)
+            .column::<Text, _, _>(changes, |change| change.entity)
+            .column::<SqlUuid, _, _>(changes, |change| change.record_id)
+            .column::<Text, _, _>(changes, |change| change.kind)
+            .column::<Jsonb, _, _>(changes, |change| &change.change)
+            .bind::<BigInt, _>(noted)
+            .bind::<Nullable<Text>, _>(ip)
+            .bind::<Nullable<Text>, _>(self.origin.user_agent.as_deref())
+            .bind::<Nullable<Text>, _>(request_id(&self.origin))
+            .column::<SqlUuid, _, _>(notes, |noted| noted.id)
+            .column::<Timestamptz, _, _>(notes, |noted| noted.occurred_at)
+            .column::<Text, _, _>(notes, |noted| noted.actor_kind)
+            .column::<Nullable<SqlUuid>, _, _>(notes, |noted| noted.actor_id)
+            .column::<Text, _, _>(notes, |noted| noted.entity)
+            .column::<SqlUuid, _, _>(notes, |noted| noted.record_id)
+            .column::<Text, _, _>(notes, |noted| noted.kind)
+            .column::<Text, _, _>(notes, |noted| &noted.detail)
+            .bind::<BigInt, _>(noted)
+            .bind::<Array<Bytea>, _>(digests)
     }
 
     /// The policies must have left the tenant's own counter, and nothing else. They have not: the transaction is given up,

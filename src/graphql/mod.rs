@@ -28,5 +28,5 @@ pub use context::{ContextExt, Session};
 pub use eager::{Eager, EagerList, Record};
 pub use guard::{Can, InPerson};
 pub use loader::Batch;
-pub use mutation::{Outcome, mutate, mutate_alone};
+pub use mutation::{Outcome, mutate, mutate_unless_done};
 pub use shown::Shown;

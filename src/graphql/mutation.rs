@@ -115,15 +115,16 @@ pub async fn mutate<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let attempted = attempt(ctx, operation, idempotency_key, Recall::Along, work).await;
+    let attempted = attempt(ctx, operation, idempotency_key, Recall::After, work).await;
     outcome(ctx, operation, attempted)
 }
 
-/// As [`mutate`], for work that takes on another role for a moment: nothing else may be on its way meanwhile.
+/// As [`mutate`], for work that is not even attempted again when it has been done: a password that was changed would be a
+/// wrong one now.
 ///
 /// # Errors
 /// As [`mutate`].
-pub async fn mutate_alone<T>(
+pub async fn mutate_unless_done<T>(
     ctx: &Context<'_>,
     operation: &'static str,
     idempotency_key: Option<String>,
@@ -183,10 +184,10 @@ fn show_conflicts(viewer: Option<&Viewer>, operation: &str, conflicts: &mut Vec<
 
 /// When it is asked whether this was done before.
 enum Recall {
-    /// Along with the first statement of the work: that costs no time, and is rarely in vain.
-    Along,
     /// Before the work begins.
     Before,
+    /// When the work is refused, or turns out to have been done: nothing is asked in vain.
+    After,
 }
 
 async fn attempt<T>(
@@ -208,33 +209,20 @@ where
         unit.commit(position).await?;
         return Ok((done, position));
     };
-    let recalled = once.recall::<T>(unit.shared_conn());
-    let done = match recall {
-        Recall::Along => {
-            let (known, done) = futures::join!(recalled, work(&mut unit));
-            if let Some(kept) = known? {
-                return Ok(kept);
-            }
-            done
-        }
-        Recall::Before => {
-            if let Some(kept) = recalled.await? {
-                return Ok(kept);
-            }
-            work(&mut unit).await
-        }
-    };
-    let done = match done {
+    if let Recall::Before = recall
+        && let Some(kept) = once.recall::<T>(unit.shared_conn()).await?
+    {
+        return Ok(kept);
+    }
+    let done = match work(&mut unit).await {
         Ok(done) => done,
-        // The same request may have been done since we asked, and ours is refused for that very reason: the version is
-        // stale, the name is taken, the record is gone.
-        Err(Error::Invalid(problems)) => {
+        Err(error) if error.is_ours() => return Err(error),
+        // The same request may have been done before, and ours is refused for that very reason: the version is stale,
+        // the name is taken, the record is gone.
+        Err(refused) => {
             drop(unit);
-            let unit = session.work().await?;
-            let kept = once.recall(unit.shared_conn()).await?;
-            return kept.ok_or(Error::Invalid(problems));
+            return recall_now(session, &once).await?.ok_or(refused);
         }
-        Err(error) => return Err(error),
     };
     match unit.append_and_keep(Some(once.answer(&done)?)).await {
         Ok(position) => {
@@ -246,17 +234,17 @@ where
                 .iter()
                 .any(|problem| problem.code == ProblemCode::Duplicate) =>
         {
-            // The same request won the race meanwhile: what we did is void, and we answer what it answered.
+            // It has been done before: what we did is void, and we answer what was answered then.
             drop(unit);
-            recall_later(session, &once).await
+            recall_now(session, &once).await?.ok_or(Error::Unavailable)
         }
         Err(error) => Err(error),
     }
 }
 
-async fn recall_later<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<(T, Position)> {
+async fn recall_now<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<Option<(T, Position)>> {
     let unit = session.work().await?;
-    once.recall(unit.shared_conn()).await?.ok_or(Error::Unavailable)
+    once.recall(unit.shared_conn()).await
 }
 
 impl Once {

@@ -25,7 +25,7 @@ use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::{Check, Patch};
 use crate::graphql::scalar::{CurrencyCode, DateTime};
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, Shown, mutate_alone};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, Shown, mutate_unless_done};
 
 /// Who signs in.
 #[derive(Debug, InputObject)]
@@ -226,7 +226,7 @@ impl IdentityMutation {
         // Hashing takes long; no transaction waits for it.
         let checked = check_passwords(ctx, viewer, input).await;
         let mut revoked = Vec::new();
-        let (_, outcome) = mutate_alone(ctx, "changePassword", key, async |work| {
+        let (_, outcome) = mutate_unless_done(ctx, "changePassword", key, async |work| {
             let (account, new) = checked?;
             let ended = directory::change_password(work, &account, &new, viewer.session_id).await?;
             revoked = ended.ok_or_else(wrong_password)?;
@@ -251,7 +251,7 @@ impl IdentityMutation {
         let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let (role, custom_role_id) = (input.role, input.custom_role_id);
         let checked = check_new_user(ctx, input).await;
-        let (user, outcome) = mutate_alone(ctx, "createUser", key, async |work| {
+        let (user, outcome) = mutate_unless_done(ctx, "createUser", key, async |work| {
             let (name, email, password_hash) = checked?;
             let assigned = roles::assigned(work, viewer, role, custom_role_id).await?;
             let (role, custom_role_id) = assigned.ok_or_else(roles::unassigned)?;
@@ -296,7 +296,7 @@ impl IdentityMutation {
     ) -> Result<UpdateUserPayload> {
         let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
-        let (user, outcome) = mutate_alone(ctx, "updateUser", key, async |work| {
+        let (user, outcome) = mutate_unless_done(ctx, "updateUser", key, async |work| {
             let mut user = queries::user_for_update(work, input.user_id).await?;
             let before = user.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
@@ -349,7 +349,7 @@ impl IdentityMutation {
     ) -> Result<DeleteUserPayload> {
         let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
-        let (deleted_user_id, outcome) = mutate_alone(ctx, "deleteUser", key, async |work| {
+        let (deleted_user_id, outcome) = mutate_unless_done(ctx, "deleteUser", key, async |work| {
             let user = queries::user_for_update(work, input.user_id).await?;
             Patch::default().expect_version(input.expected_version, user.version)?;
             check_grant(viewer, &rights_of(work, &user).await?, "userId")?;
@@ -379,7 +379,7 @@ impl IdentityMutation {
     ) -> Result<UpdateTenantPayload> {
         let key = input.idempotency_key.clone();
         let mut revoked = Vec::new();
-        let (tenant, outcome) = mutate_alone(ctx, "updateTenant", key, async |work| {
+        let (tenant, outcome) = mutate_unless_done(ctx, "updateTenant", key, async |work| {
             let mut tenant = queries::tenant_for_update(work).await?;
             let was_required = tenant.mfa_required;
             let (mut check, mut patch) = (Check::default(), Patch::default());

@@ -18,7 +18,7 @@ use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
-use crate::graphql::{Can, ContextExt, Outcome, mutate_alone};
+use crate::graphql::{Can, ContextExt, Outcome, mutate_unless_done};
 use crate::identity::mfa::{self, Admitted, By};
 use crate::identity::recovery::{no_link, tell_tenants};
 use crate::identity::roles;
@@ -127,7 +127,7 @@ impl InvitationMutation {
         let (viewer, mail) = (ctx.viewer()?, mail(ctx));
         let key = input.idempotency_key.clone();
         count(ctx, viewer).await?;
-        let (invitation, outcome) = mutate_alone(ctx, "inviteUser", key, async |work| {
+        let (invitation, outcome) = mutate_unless_done(ctx, "inviteUser", key, async |work| {
             let mut check = Check::default();
             let email = check.email("email", input.email);
             if !email.is_empty() && !Mail::can_reach(&email) {
@@ -177,7 +177,7 @@ impl InvitationMutation {
         let (viewer, mail) = (ctx.viewer()?, mail(ctx));
         let key = input.idempotency_key.clone();
         count(ctx, viewer).await?;
-        let (invitation, outcome) = mutate_alone(ctx, "resendInvitation", key, async |work| {
+        let (invitation, outcome) = mutate_unless_done(ctx, "resendInvitation", key, async |work| {
             let mut check = Check::default();
             let days = check_days(&mut check, input.expires_in_days);
             check.done()?;
@@ -205,13 +205,14 @@ impl InvitationMutation {
         #[graphql(desc = "Which invitation to revoke.")] input: RevokeInvitationInput,
     ) -> Result<RevokeInvitationPayload> {
         let key = input.idempotency_key.clone();
-        let (revoked_invitation_id, outcome) = mutate_alone(ctx, "revokeInvitation", key, async |work| {
-            let invitation = queries::remove(work, input.invitation_id).await?;
-            mailing::forget_links_of(work, invitation.id.uuid()).await?;
-            work.record(invitation.id, "REVOKED", &invitation)?;
-            Ok(invitation.id)
-        })
-        .await?;
+        let (revoked_invitation_id, outcome) =
+            mutate_unless_done(ctx, "revokeInvitation", key, async |work| {
+                let invitation = queries::remove(work, input.invitation_id).await?;
+                mailing::forget_links_of(work, invitation.id.uuid()).await?;
+                work.record(invitation.id, "REVOKED", &invitation)?;
+                Ok(invitation.id)
+            })
+            .await?;
         Ok(RevokeInvitationPayload {
             revoked_invitation_id,
             outcome,

@@ -6,7 +6,7 @@ use crate::db::directory::people;
 use crate::db::directory::{self, Membership};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::graphql::{ContextExt, InPerson, Outcome, mutate_alone};
+use crate::graphql::{ContextExt, InPerson, Outcome, mutate_unless_done};
 use crate::identity::mfa::{self, Admitted, By};
 use crate::identity::{self, SignInPayload, Tenant, revocations};
 
@@ -51,7 +51,7 @@ impl MembershipMutation {
     async fn leave_tenant(&self, ctx: &Context<'_>) -> Result<LeaveTenantPayload> {
         let viewer = ctx.viewer()?;
         let mut revoked = Vec::new();
-        let (is_kept, outcome) = mutate_alone(ctx, "leaveTenant", None, async |work| {
+        let (is_kept, outcome) = mutate_unless_done(ctx, "leaveTenant", None, async |work| {
             let (kept, ended) = identity::leave(work, viewer).await?;
             revoked.push(ended);
             Ok(kept)

@@ -25,7 +25,7 @@ use crate::db::directory::{self, Account, Membership, Revocation, factors};
 use crate::db::id::{Id, write_id};
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::{Hub, Work};
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_alone, shown};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_unless_done, shown};
 use crate::mail::Mail;
 
 /// The second half of signing in.
@@ -242,7 +242,7 @@ impl MfaMutation {
         let viewer = ctx.viewer()?;
         let key = input.idempotency_key.clone();
         let mut revoked = Vec::new();
-        let (user, outcome) = mutate_alone(ctx, "resetSecondFactor", key, async |work| {
+        let (user, outcome) = mutate_unless_done(ctx, "resetSecondFactor", key, async |work| {
             let refused = |message: &str| Error::invalid("userId", ProblemCode::NotAllowed, message);
             let user = identity::user_for_update(work, input.user_id).await?;
             if user.id.uuid() == viewer.user_id {

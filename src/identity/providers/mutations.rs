@@ -16,7 +16,7 @@ use crate::db::directory::{Membership, factors, people};
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::{Hub, Work};
-use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_alone};
+use crate::graphql::{ContextExt, InPerson, Outcome, Session, mutate_unless_done};
 use crate::identity::mfa::{self, Admitted, By};
 use crate::identity::refusals::Refusals;
 use crate::identity::{SignInPayload, Tenant, choose, revocations};
@@ -79,7 +79,7 @@ impl ProviderMutation {
     ) -> Result<UnlinkProviderPayload> {
         let viewer = ctx.viewer()?;
         let mut revoked = Vec::new();
-        let (_, outcome) = mutate_alone(ctx, "unlinkProvider", input.idempotency_key, async |work| {
+        let (_, outcome) = mutate_unless_done(ctx, "unlinkProvider", input.idempotency_key, async |work| {
             let account = factors::account_within(work, viewer.user_id).await?;
             let unlinked = match &account {
                 Some(account) => identities::unlink(work, account.id, &input.provider).await?,

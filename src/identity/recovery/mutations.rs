@@ -14,7 +14,7 @@ use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
 use crate::events::Work;
 use crate::graphql::input::Check;
-use crate::graphql::{ContextExt, InPerson, Outcome, mutate_alone};
+use crate::graphql::{ContextExt, InPerson, Outcome, mutate_unless_done};
 use crate::identity::api_keys::ApiKey;
 use crate::identity::{User, revocations, rules_for};
 use crate::mail::{Letter, Mail};
@@ -124,7 +124,7 @@ impl RecoveryMutation {
             .take_from(Policy::MailedToken, ctx.session().origin(), 1)
             .await?;
         let hash = crypto::token_hash(&input.token);
-        let (_, outcome) = mutate_alone(ctx, "verifyEmail", None, async |work| {
+        let (_, outcome) = mutate_unless_done(ctx, "verifyEmail", None, async |work| {
             match people::verify_email(work, viewer.user_id, &hash).await? {
                 Verified::Yes => {}
                 Verified::NoLink => return Err(no_link()),
