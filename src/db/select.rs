@@ -14,6 +14,7 @@ use diesel::sql_types::{Array, BigInt, HasSqlType, SingleValue, Text, Timestampt
 use diesel::{Column, Expression, QueryResult, Selectable};
 use diesel_async::methods::LoadQuery;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -411,11 +412,14 @@ impl<ST> Select<ST> {
         }
     }
 
-    async fn load<R: Send>(self, conn: &AsyncPgConnection) -> Result<Vec<R>>
+    /// Reads the rows, and makes something of each as it comes.
+    async fn load<R: Send, T>(self, conn: &AsyncPgConnection, make: impl FnMut(R) -> T) -> Result<Vec<T>>
     where
         for<'q> Self: LoadQuery<'q, &'q AsyncPgConnection, R>,
     {
-        Ok(RunQueryDsl::load(self, &mut &*conn).await?)
+        let mut conn = conn;
+        let rows = RunQueryDsl::load_stream(self, &mut conn).await?;
+        Ok(rows.map_ok(make).try_collect().await?)
     }
 }
 
@@ -473,9 +477,8 @@ where
     let values = vec![Value::boxed::<Array<SqlUuid>>(ids)];
     let select = Select::<ColumnsOf<R>>::new(sql, values, true);
     Box::pin(async move {
-        let rows: Vec<R> = select.load(&reader).await?;
         let by_id = |row: R| (Id::from_uuid(row.row_id()), Arc::new(row));
-        Ok(rows.into_iter().map(by_id).collect())
+        Ok(select.load(&reader, by_id).await?.into_iter().collect())
     })
 }
 
@@ -557,10 +560,7 @@ where
         let mut values = matching.values;
         values.push(Value::boxed::<BigInt>(page.limit + 1));
         let select = Select::<ColumnsOf<R>>::new(sql, values, cached);
-        Box::pin(async move {
-            let rows: Vec<R> = select.load(&reader).await?;
-            Ok(Rows::trim(rows.into_iter().map(Arc::new).collect(), page))
-        })
+        Box::pin(async move { Ok(Rows::trim(select.load(&reader, Arc::new).await?, page)) })
     }
 
     fn found<'a>(
@@ -592,12 +592,12 @@ where
         values.push(Value::boxed::<BigInt>(page.limit + 1));
         let select = Select::<(ColumnsOf<R>, BigInt)>::new(sql, values, cached);
         Box::pin(async move {
-            let rows: Vec<(R, i64)> = select.load(&reader).await?;
-            let total = match rows.as_slice().first() {
-                Some((_, total)) => Some(*total),
-                None => page.from.is_none().then_some(0),
+            let mut total = page.from.is_none().then_some(0);
+            let row = |(row, all): (R, i64)| {
+                total = Some(all);
+                Arc::new(row)
             };
-            let rows = rows.into_iter().map(|(row, _)| Arc::new(row)).collect();
+            let rows = select.load(&reader, row).await?;
             Ok((Rows::trim(rows, page), total))
         })
     }
@@ -630,12 +630,12 @@ where
                 values.extend(keyset.values);
                 values.push(Value::boxed::<BigInt>(page.limit + 1));
                 let select = Select::<ColumnsOf<R>>::new(sql, values, true);
-                let rows: Vec<R> = select.load(&reader).await?;
+                let rows: Vec<Arc<R>> = select.load(&reader, Arc::new).await?;
                 let mut found: ByKey<Id<P>, Vec<Arc<R>>> =
                     parents.iter().map(|parent| (*parent, Vec::new())).collect();
                 for row in rows {
                     if let Some(siblings) = parent_of(&row).and_then(|parent| found.get_mut(&parent)) {
-                        siblings.push(Arc::new(row));
+                        siblings.push(row);
                     }
                 }
                 let trimmed = found

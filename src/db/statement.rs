@@ -90,15 +90,17 @@ pub(super) fn push<'b>(
     values: &mut std::slice::Iter<'b, Fragment<'_>>,
     out: &mut AstPass<'_, 'b, Pg>,
 ) -> QueryResult<()> {
-    let mut parts = sql.split('?');
-    out.push_sql(parts.next().unwrap_or_default());
-    for part in parts {
+    // diesel walks a statement several times for each time that it is sent, so this looks for the places quickly.
+    let mut written = 0;
+    for at in memchr::memchr_iter(b'?', sql.as_bytes()) {
         let value = values
             .next()
             .ok_or_else(|| diesel::result::Error::QueryBuilderError("a `?` without a value".into()))?;
+        out.push_sql(&sql[written..at]);
         value.walk_ast(out.reborrow())?;
-        out.push_sql(part);
+        written = at + 1;
     }
+    out.push_sql(&sql[written..]);
     Ok(())
 }
 

@@ -115,7 +115,8 @@ pub async fn mutate<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let attempted = attempt(ctx, operation, idempotency_key, Recall::After, work).await;
+    // Boxed: the executor makes room for the largest of all mutations whenever it executes any.
+    let attempted = Box::pin(attempt(ctx, operation, idempotency_key, Recall::After, work)).await;
     outcome(ctx, operation, attempted)
 }
 
@@ -133,7 +134,7 @@ pub async fn mutate_unless_done<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let attempted = attempt(ctx, operation, idempotency_key, Recall::Before, work).await;
+    let attempted = Box::pin(attempt(ctx, operation, idempotency_key, Recall::Before, work)).await;
     outcome(ctx, operation, attempted)
 }
 

@@ -21,7 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// How long what a thread does besides, such as hashing a password, may go on after its end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How many requests more than another a thread has before it hands one on, which costs as much as a small one does.
+/// How many requests more than another a thread has before it hands one on, which costs as much as a small one does; and half
+/// of what that one has besides, as among many a few more are soon done.
 const MORE: usize = 4;
 
 /// Threads that serve connections: the one that accepts them, and others until this is dropped or [ended](Workers::end).
@@ -61,7 +62,7 @@ impl Seat {
     pub async fn execute<F: Future<Output: Send> + Send + 'static>(&self, request: F) -> F::Output {
         let load = |at: usize| self.workers[at].requests.load(Ordering::Relaxed);
         let idlest = (0..self.workers.len()).rev().min_by_key(|at| load(*at));
-        let at = idlest.filter(|at| load(self.at) >= load(*at) + MORE);
+        let at = idlest.filter(|at| load(self.at) >= load(*at) * 3 / 2 + MORE);
         let at = at.unwrap_or(self.at);
         let _executed = Executed::by(&self.workers[at]);
         if at == self.at {
