@@ -221,9 +221,8 @@ async fn sign_up(ctx: &Context<'_>, input: SignUpInput) -> Result<SignedUp> {
         return Ok(SignedUp::Now(enter(session, work, tenant, user).await?.into()));
     };
     // Who has an account may have a second factor: the password alone founds the tenant, and does not get in.
-    let mut work = work.coming_from(session.origin());
-    let position = work.append().await?;
-    work.commit(position).await?;
+    let work = work.coming_from(session.origin());
+    work.finish().await?;
     let membership = Membership {
         tenant_id: tenant.id.uuid(),
         user_id: user.id.uuid(),
@@ -251,8 +250,7 @@ async fn enter(session: &Session, work: Work, tenant: Tenant, user: User) -> Res
     let mut work = work.coming_from(session.origin());
     let rights = identity::rights_of(&work, &user).await?;
     let ticket = sessions::start(&mut work, user.id, session.origin(), false, None).await?;
-    let position = work.append().await?;
-    work.commit(position).await?;
+    let position = work.finish().await?;
     Ok(SignedIn {
         rights,
         tenant,

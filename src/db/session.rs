@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::fair::Who;
 use super::reach::Sight;
+use super::statement::statement;
 use super::warm::{change_depth, is_warm};
 use super::{Connection, Database};
 use crate::error::{Error, Result};
@@ -107,6 +108,18 @@ impl Lease {
             AnsiTransactionManager::rollback_transaction(&mut *connection).await?;
         }
         Ok(())
+    }
+}
+
+impl Lease {
+    /// Hands the connection back to the pool when PostgreSQL has ended the transaction.
+    fn release(self) {
+        drop(self.begun);
+        if let Ok(mut connection) = Arc::try_unwrap(self.connection)
+            && let Err(error) = change_depth(&mut connection, TransactionDepthChange::DecreaseDepth)
+        {
+            tracing::debug!(?error, "a connection is given up after its transaction");
+        }
     }
 }
 
@@ -269,6 +282,8 @@ impl Drop for Snapshot {
 pub struct Transaction {
     sight: Sight,
     lease: Option<Lease>,
+    /// Whether the changes have been made permanent.
+    committed: AtomicBool,
 }
 
 impl Transaction {
@@ -276,6 +291,7 @@ impl Transaction {
         Ok(Self {
             lease: Some(Lease::begin(db, who, WRITE, &sight, || {}).await?),
             sight,
+            committed: AtomicBool::new(false),
         })
     }
 
@@ -289,24 +305,18 @@ impl Transaction {
         &self.sight
     }
 
+    fn lease(&self) -> &Lease {
+        (self.lease.as_ref()).expect("the lease is taken by commit and drop only")
+    }
+
     /// The connection. Queries polled together on it are pipelined.
     pub fn conn(&self) -> &AsyncPgConnection {
-        &self
-            .lease
-            .as_ref()
-            .expect("the lease is taken by commit and drop only")
-            .connection
+        &self.lease().connection
     }
 
     /// The connection for a query that outlives a borrow. It must have ended before the transaction does.
     pub fn shared_conn(&self) -> Shared {
-        Shared(
-            self.lease
-                .as_ref()
-                .expect("the lease is taken by commit and drop only")
-                .connection
-                .clone(),
-        )
+        Shared(self.lease().connection.clone())
     }
 
     /// Makes the changes permanent.
@@ -320,11 +330,31 @@ impl Transaction {
             .end(true)
             .await
     }
+
+    /// Makes the changes permanent with a last statement, whose outcome is the answer. Both are sent together: what it locks
+    /// is free again before its answer is here. If it fails, PostgreSQL makes nothing permanent.
+    ///
+    /// # Errors
+    /// As the statement and [`Transaction::commit`].
+    pub async fn commit_with<T>(&self, last: impl Future<Output = Result<T>>) -> Result<T> {
+        self.lease().begun.clone().await?;
+        // Prepared, as the statement is: a connection prepares and sends such one after the other, in the order in which they
+        // are first looked at. What is not would overtake a statement that has to be prepared.
+        let commit =
+            async { diesel_async::RunQueryDsl::execute(statement("COMMIT"), &mut self.conn()).await };
+        let (last, committed) = future::join(last, commit).await;
+        let last = last?;
+        committed?;
+        self.committed.store(true, Ordering::Relaxed);
+        Ok(last)
+    }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take()
+        if let Some(lease) = self.lease.take_if(|_| *self.committed.get_mut()) {
+            lease.release();
+        } else if let Some(lease) = self.lease.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {

@@ -71,7 +71,7 @@ macro_rules! kept {
           FROM counted, (VALUES (?, ?, ?, ?, ?)) AS new (actor_id, key, operation, input_hash, answer)
          WHERE new.key IS NOT NULL
     )
-    SELECT tenant_id, epoch, position FROM counted"
+    SELECT min(epoch) AS epoch, min(position) AS position FROM counted HAVING own_counter(array_agg(tenant_id)) IS NOT NULL"
     };
 }
 
@@ -158,12 +158,29 @@ impl Deref for Work {
 
 #[derive(QueryableByName)]
 struct Appended {
-    #[diesel(sql_type = SqlUuid)]
-    tenant_id: Uuid,
     #[diesel(sql_type = BigInt)]
     epoch: i64,
     #[diesel(sql_type = BigInt)]
     position: i64,
+}
+
+impl Appended {
+    fn position(appended: Vec<Self>) -> Result<Position> {
+        let [appended] = appended.as_slice() else {
+            return Err(Error::internal("nothing was appended"));
+        };
+        Ok(Position {
+            epoch: appended.epoch,
+            position: appended.position,
+        })
+    }
+}
+
+/// What is told of a unit of work, to the history and to the trail.
+struct Told {
+    changes: Vec<Change>,
+    notes: Vec<Noted>,
+    ip: Option<String>,
 }
 
 impl Work {
@@ -320,53 +337,64 @@ impl Work {
         std::mem::take(&mut self.notes)
     }
 
-    /// Gives the recorded changes their positions. The last statement of the transaction: it locks the tenant's counter
-    /// until the commit, and a lock held longer would make the tenant's other writers wait. Bulk work, which nobody waits
-    /// for yet, may append in several batches.
+    /// Gives the recorded changes their positions, and makes all that was changed permanent. This locks the tenant's counter
+    /// until PostgreSQL has committed: a lock held longer would make the tenant's other writers wait.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn append(&mut self) -> Result<Position> {
-        self.append_and_keep(None).await
+    /// As [`Work::append`] and [`Transaction::commit`].
+    pub async fn finish(self) -> Result<Position> {
+        self.finish_and_keep(None).await
     }
 
-    /// As [`Work::append`]; keeps an answer with its position in the same statement.
+    /// As [`Work::finish`]; keeps an answer with its position in the same statement.
     ///
     /// # Errors
-    /// A unique violation on the answer's key when it has been taken meanwhile: the transaction is then void.
-    pub async fn append_and_keep(&mut self, answer: Option<Answer<'_>>) -> Result<Position> {
-        let changes = std::mem::take(&mut self.changes);
-        let notes = self.notes();
-        let ip = self.origin.ip.map(|ip| ip.to_string());
-        let append = match (&changes[..], &notes[..]) {
-            ([change], [noted]) => self.append_one(change, noted, ip.as_deref()),
-            (changes, notes) => self.append_all(changes, notes, ip.as_deref()),
+    /// A unique violation on the answer's key when it has been taken meanwhile: nothing has been changed then.
+    pub async fn finish_and_keep(mut self, answer: Option<Answer<'_>>) -> Result<Position> {
+        let told = self.told();
+        let append = self.appending(&told, answer);
+        let append = async {
+            append
+                .load(&mut self.tx.conn())
+                .await
+                .map_err(|error| self.refused(error))
         };
-        let append = append
+        let position = Appended::position(self.tx.commit_with(append).await?)?;
+        self.hub.tell(self.tx.tenant(), position);
+        Ok(position)
+    }
+
+    /// Gives the changes recorded until now their positions, and goes on: for bulk work, whose counter nobody waits for yet.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the tenant is no more; and when the database fails.
+    pub async fn append(&mut self) -> Result<Position> {
+        let told = self.told();
+        let append = self.appending(&told, None);
+        let appended = append.load(&mut self.tx.conn()).await;
+        Appended::position(appended.map_err(|error| self.refused(error))?)
+    }
+
+    fn told(&mut self) -> Told {
+        Told {
+            changes: std::mem::take(&mut self.changes),
+            notes: self.notes(),
+            ip: self.origin.ip.map(|ip| ip.to_string()),
+        }
+    }
+
+    fn appending<'a>(&'a self, told: &'a Told, answer: Option<Answer<'a>>) -> Statement<'a> {
+        let append = match (&told.changes[..], &told.notes[..]) {
+            ([change], [noted]) => self.append_one(change, noted, told.ip.as_deref()),
+            (changes, notes) => self.append_all(changes, notes, told.ip.as_deref()),
+        };
+        append
             .bind::<Timestamptz, _>(self.now)
             .bind::<Nullable<SqlUuid>, _>(answer.as_ref().map(|answer| answer.actor_id))
             .bind::<Nullable<Text>, _>(answer.as_ref().map(|answer| answer.key))
             .bind::<Nullable<Text>, _>(answer.as_ref().map(|answer| answer.operation))
             .bind::<Nullable<Bytea>, _>(answer.as_ref().map(|answer| answer.input_hash))
-            .bind::<Nullable<Jsonb>, _>(answer.map(|answer| answer.answer));
-        let appended: Vec<Appended> = match append.load(&mut self.tx.conn()).await {
-            // Positions and sequences are given out under the counter's lock: one that is taken is another counter's.
-            Err(DatabaseError(DatabaseErrorKind::UniqueViolation, info))
-                if matches!(info.table_name(), Some("events" | "audit_entries")) =>
-            {
-                return Err(self.incident(&[]));
-            }
-            appended => appended?,
-        };
-        let appended = match appended.as_slice() {
-            [appended] if appended.tenant_id == self.tx.tenant() => appended,
-            [] => return Err(Error::NotFound("tenant")),
-            others => return Err(self.incident(others)),
-        };
-        Ok(Position {
-            epoch: appended.epoch,
-            position: appended.position,
-        })
+            .bind::<Nullable<Jsonb>, _>(answer.map(|answer| answer.answer))
     }
 
     fn append_one<'a>(&'a self, change: &'a Change, noted: &'a Noted, ip: Option<&'a str>) -> Statement<'a> {
@@ -434,20 +462,31 @@ impl Work {
             .bind::<Array<Bytea>, _>(digests)
     }
 
-    /// The policies must have left the tenant's own counter, and nothing else. They have not: the transaction is given up,
-    /// and whoever asked is told nothing of it.
-    fn incident(&self, reached: &[Appended]) -> Error {
-        let reached: Vec<Uuid> = reached.iter().map(|other| other.tenant_id).collect();
+    /// Why nothing was appended. The policies must have left the tenant's own counter, and nothing else. If they have not,
+    /// the transaction is void, and whoever asked is told nothing of it. The same if a position or a sequence is taken, which
+    /// are given out under the counter's lock: that was another counter's.
+    fn refused(&self, error: diesel::result::Error) -> Error {
+        let DatabaseError(kind, info) = &error else {
+            return error.into();
+        };
+        match (kind, info.constraint_name(), info.table_name()) {
+            (DatabaseErrorKind::CheckViolation, Some("histories_there"), _) => {
+                return Error::NotFound("tenant");
+            }
+            (DatabaseErrorKind::CheckViolation, Some("histories_own"), _)
+            | (DatabaseErrorKind::UniqueViolation, _, Some("events" | "audit_entries")) => {}
+            _ => return error.into(),
+        }
         tracing::error!(
             target: "security.incident",
-            tenant = %self.tx.tenant(), ?reached, actor = ?self.actor_id, ip = ?self.origin.ip,
+            tenant = %self.tx.tenant(), reached = info.message(), actor = ?self.actor_id, ip = ?self.origin.ip,
             request = %self.origin.request_id,
             "the isolation of tenants does not hold: a change reached another tenant's counter, and was given up"
         );
         Error::internal("the isolation of tenants does not hold")
     }
 
-    /// Makes the changes permanent and tells those who follow the history.
+    /// Makes the changes permanent that have been [appended](Work::append), and tells those who follow the history.
     ///
     /// # Errors
     /// As [`Transaction::commit`].

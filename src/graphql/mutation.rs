@@ -206,9 +206,7 @@ where
     let mut unit = session.work().await?;
     let Some(once) = once else {
         let done = work(&mut unit).await?;
-        let position = unit.append().await?;
-        unit.commit(position).await?;
-        return Ok((done, position));
+        return Ok((done, unit.finish().await?));
     };
     if let Recall::Before = recall
         && let Some(kept) = once.recall::<T>(unit.shared_conn()).await?
@@ -225,18 +223,14 @@ where
             return recall_now(session, &once).await?.ok_or(refused);
         }
     };
-    match unit.append_and_keep(Some(once.answer(&done)?)).await {
-        Ok(position) => {
-            unit.commit(position).await?;
-            Ok((done, position))
-        }
+    match unit.finish_and_keep(Some(once.answer(&done)?)).await {
+        Ok(position) => Ok((done, position)),
         Err(Error::Invalid(problems))
             if problems
                 .iter()
                 .any(|problem| problem.code == ProblemCode::Duplicate) =>
         {
             // It has been done before: what we did is void, and we answer what was answered then.
-            drop(unit);
             recall_now(session, &once).await?.ok_or(Error::Unavailable)
         }
         Err(error) => Err(error),

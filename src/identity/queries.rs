@@ -449,8 +449,7 @@ pub(super) async fn begin_session(
     let work = Work::on(tx, session.hub().clone(), Some(membership.user_id));
     let mut work = work.coming_from(session.origin());
     let ticket = sessions::start(&mut work, user.id, session.origin(), has_factor, until).await?;
-    let position = work.append().await?;
-    work.commit(position).await?;
+    let position = work.finish().await?;
     Ok(Some(Begun::Session(Box::new(SignedIn {
         tenant,
         user,

@@ -762,8 +762,7 @@ async fn bulk_work_is_told_as_one_entry_with_a_digest() {
         )
         .unwrap();
     }
-    let position = work.append().await.unwrap();
-    work.commit(position).await.unwrap();
+    work.finish().await.unwrap();
     let found = entries(&client, json!({})).await;
     assert_eq!(found.len(), before + 1);
     assert_eq!(found[0]["kind"], "LOADED");

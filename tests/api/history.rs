@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dealstream::db::id::{read_id, write_id};
-use dealstream::events::Position;
+use dealstream::db::id::{Id, read_id, write_id};
+use dealstream::events::{Position, Work};
+use dealstream::identity::User;
+use diesel_async::SimpleAsyncConnection;
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestApp};
+use crate::support::{Client, TestApp, counter};
 
 const FOLLOW: &str = "subscription($after: String, $pipelineId: ID, $dealId: ID) {
     dealStageChanged(after: $after, pipelineId: $pipelineId, dealId: $dealId) {
@@ -524,4 +526,54 @@ async fn every_change_is_in_the_history_and_none_that_was_refused() {
         positions,
         (1..=i64::try_from(all.len()).unwrap()).collect::<Vec<_>>()
     );
+}
+
+#[tokio::test]
+async fn what_makes_a_change_permanent_overtakes_nothing_that_must_be_prepared_first() {
+    let app = TestApp::counted(1).await;
+    let client = app.tenant().await;
+    let tenant = client.viewer().tenant_id;
+    let work = async || {
+        let work = Work::begin(&app.app.db, app.app.hub.clone(), tenant, None);
+        work.await.unwrap()
+    };
+    let user = Id::<User>::from_uuid(client.viewer().user_id);
+    let kinds = async || -> Vec<String> {
+        let superuser = app.superuser().await;
+        let sql = format!(
+            "SELECT kind FROM events WHERE tenant_id = '{tenant}' AND kind LIKE 'TEST%' ORDER BY position"
+        );
+        let rows = superuser.query(&sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    // The connection knows COMMIT from founding the tenant, and neither the statement for one change nor, after that, the
+    // one for several.
+    let mut one = work().await;
+    one.record(user, "TEST1", &json!({})).unwrap();
+    counter::take();
+    one.finish().await.unwrap();
+    let sent = counter::take().statements;
+    assert!(
+        sent[0].contains("histories") && sent[1].starts_with("COMMIT"),
+        "{sent:#?}"
+    );
+    assert_eq!(sent.len(), 2, "{sent:#?}");
+    let mut several = work().await;
+    for kind in ["TEST2", "TEST3"] {
+        several.record(user, kind, &json!({})).unwrap();
+    }
+    several.finish().await.unwrap();
+    assert_eq!(kinds().await, ["TEST1", "TEST2", "TEST3"]);
+    // Nothing that came with a statement that fails is made permanent, and the connection serves on.
+    let failing = work().await;
+    let run = async |sql: &str| (&mut failing.conn()).batch_execute(sql).await;
+    run("UPDATE tenants SET name = 'Changed'").await.unwrap();
+    let last = async { Ok(run("SELECT 1 / 0").await?) };
+    failing.commit_with(last).await.unwrap_err();
+    drop(failing);
+    assert_ne!(
+        client.query("{ tenant { name } }", json!({})).await["tenant"]["name"],
+        "Changed"
+    );
+    assert_eq!(app.app.db.pool_status().0, 1);
 }

@@ -81,8 +81,7 @@ async fn reveal(
             let record = Id::<Company>::from_uuid(*record);
             work.note(record, "SENSITIVE_READ", &json!({ "fields": fields }));
         }
-        let position = work.append().await?;
-        work.commit(position).await?;
+        work.finish().await?;
         disclosures.recorded(due);
     }
     drop(turn);
@@ -126,8 +125,7 @@ impl SecretsQuery {
             "SENSITIVE_SEARCHED",
             &detail,
         );
-        let position = work.append().await?;
-        work.commit(position).await?;
+        work.finish().await?;
         let found =
             futures::future::try_join_all(ids.into_iter().map(|id| ctx.load::<CompanyById>(id))).await?;
         Ok(found.into_iter().flatten().collect())

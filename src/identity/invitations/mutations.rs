@@ -331,8 +331,7 @@ async fn accept(ctx: &Context<'_>, input: AcceptInvitationInput) -> Result<Admit
         user_id: user.id.uuid(),
     };
     let account = factors::account_within(&work, membership.user_id).await?;
-    let position = work.append().await?;
-    work.commit(position).await?;
+    work.finish().await?;
     revocations(ctx).take_in(&taken.revoked);
     tell_tenants(ctx, elsewhere, &taken).await;
     let account = account.ok_or(Error::Unavailable)?;

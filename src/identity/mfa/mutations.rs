@@ -421,9 +421,9 @@ impl Act {
         self.work.record(factor_of(self.user), kind, detail)
     }
 
-    async fn commit(mut self) -> Result<()> {
-        let position = self.work.append().await?;
-        self.work.commit(position).await
+    async fn commit(self) -> Result<()> {
+        self.work.finish().await?;
+        Ok(())
     }
 
     /// Ends with a wrong code, which is written down; answers what to tell.
@@ -828,7 +828,6 @@ async fn note_reset(db: &Database, hub: &Arc<Hub>, membership: &Membership) -> R
     }
     let detail = json!({ "by": "OPERATOR" });
     work.record(factor_of(Id::from_uuid(user_id)), "RESET", &detail)?;
-    let position = work.append().await?;
-    work.commit(position).await?;
+    work.finish().await?;
     Ok(true)
 }

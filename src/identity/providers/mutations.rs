@@ -179,8 +179,8 @@ async fn record_link(
     let mut work = begin(db, hub, origin, membership).await?;
     let detail = json!({ "provider": identity.provider });
     work.record(Id::<Identity>::from_uuid(membership.user_id), "LINKED", &detail)?;
-    let position = work.append().await?;
-    work.commit(position).await
+    work.finish().await?;
+    Ok(())
 }
 
 /// The trail of the tenant tells by whom the first factor was shown.
@@ -188,8 +188,8 @@ async fn note_use(session: &Session, identity: &identities::Identity, membership
     let mut work = begin(session.db(), session.hub(), session.origin(), membership).await?;
     let detail = json!({ "provider": identity.provider });
     work.note(Id::<Identity>::from_uuid(membership.user_id), "USED", &detail);
-    let position = work.append().await?;
-    work.commit(position).await
+    work.finish().await?;
+    Ok(())
 }
 
 async fn begin(db: &Database, hub: &Arc<Hub>, origin: &Origin, membership: &Membership) -> Result<Work> {
@@ -237,8 +237,7 @@ async fn unlink_account(db: &Database, hub: &Arc<Hub>, email: &str, provider: &s
             identities::unlink(&work, address.account_id, provider).await?;
             factors::end_sessions(&work, address.account_id, None).await?;
         }
-        let position = work.append().await?;
-        work.commit(position).await?;
+        work.finish().await?;
     }
     Ok(true)
 }

@@ -215,8 +215,7 @@ pub(in crate::identity) async fn tell_tenants(ctx: &Context<'_>, tenants: Vec<Me
                     &json!({ "userId": user }),
                 )?;
             }
-            let position = work.append().await?;
-            work.commit(position).await
+            work.finish().await
         };
         if let Err(error) = told.await {
             tracing::warn!(target: "security", ?error, "a new password could not be noted in the audit trail");

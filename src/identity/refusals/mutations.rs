@@ -76,8 +76,8 @@ impl Refusals {
         let detail = json!({ "by": refused.by, "reason": refused.reason });
         let user = Id::<User>::from_uuid(membership.user_id);
         work.note(user, "SIGN_IN_REFUSED", &detail);
-        let position = work.append().await?;
-        work.commit(position).await
+        work.finish().await?;
+        Ok(())
     }
 }
 

@@ -167,8 +167,7 @@ pub(super) async fn refresh(
                 "REFRESH_TOKEN_REUSED",
                 &json!({}),
             )?;
-            let position = work.append().await?;
-            work.commit(position).await?;
+            work.finish().await?;
             return Ok(Refreshed::Ended(revocation));
         }
     };

@@ -130,18 +130,17 @@ impl TestApp {
             // Nobody signs in with it: tests of signing in sign up themselves.
             password_hash: "-".to_owned(),
         };
-        let (mut work, tenant, user) = founding::found_tenant(&self.app.db, &self.app.hub, new)
+        let (work, tenant, user) = founding::found_tenant(&self.app.db, &self.app.hub, new)
             .await
             .unwrap();
-        let position = work.append().await.unwrap();
-        work.commit(position).await.unwrap();
+        work.finish().await.unwrap();
         self.client(tenant.id.uuid(), user.id.uuid(), Role::Admin)
     }
 
     /// A further user of a client's tenant.
     pub async fn user(&self, of: &Client, role: Role) -> Client {
         let tenant = of.viewer().tenant_id;
-        let mut work = Work::begin(&self.app.db, self.app.hub.clone(), tenant, None)
+        let work = Work::begin(&self.app.db, self.app.hub.clone(), tenant, None)
             .await
             .unwrap();
         let id = Id::generate();
@@ -158,8 +157,7 @@ impl TestApp {
         };
         // They have no account, and cannot sign in.
         identity::insert_user(&work, &user, Uuid::now_v7()).await.unwrap();
-        let position = work.append().await.unwrap();
-        work.commit(position).await.unwrap();
+        work.finish().await.unwrap();
         self.client(tenant, id.uuid(), role)
     }
 

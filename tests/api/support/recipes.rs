@@ -544,8 +544,7 @@ impl Records {
         let session = sessions::start(&mut work, viewer.user_id.into(), &Origin::default(), false, None)
             .await
             .unwrap();
-        let position = work.append().await.unwrap();
-        work.commit(position).await.unwrap();
+        work.finish().await.unwrap();
         let role = json!({ "name": format!("{mark} role"), "permissions": ["DEALS_READ"] });
         let role = match client.viewer().rights.reach().is_limited() {
             false => {
