@@ -637,17 +637,19 @@ async fn one_sees_ones_own_sessions_and_ends_them() {
     assert_eq!(events(&app, &phone, "REVOKED").await, 1);
 
     let tablet = here.again(&app).await;
-    here.client
-        .query(
-            "mutation { revokeOtherSessions { position userErrors { code } } }",
-            json!({}),
-        )
-        .await;
+    let revoke_others = async || {
+        let document = "mutation { revokeOtherSessions { position userErrors { code } } }";
+        let client = here.client.with_idempotency_key("others");
+        client.query(document, json!({})).await
+    };
+    let revoked = revoke_others().await;
     assert!(laptop.is_over(&app).await && tablet.is_over(&app).await);
     assert!(here.client.is_known_to(&app.app));
     let data = here.client.query("{ sessions { id } }", json!({})).await;
     assert_eq!(data["sessions"], json!([{ "id": id(&here) }]));
     let later = here.again(&app).await;
+    // A retry does not end what has begun since.
+    assert_eq!(revoke_others().await, revoked);
     assert!(later.client.is_known_to(&app.app) && refresh(&app, &later.refresh_token).await.is_some());
     assert!(refresh(&app, &here.refresh_token).await.is_some());
     // Sessions that ended or wait too long are not shown.

@@ -12,7 +12,7 @@ use crate::db::id::Id;
 use crate::error::{ProblemCode, Result};
 use crate::graphql::input::Check;
 use crate::graphql::scalar::DateTime;
-use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate};
+use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate, mutate_unless_done};
 use crate::identity;
 
 /// Days that a key lives when nothing else is said, and at most.
@@ -146,7 +146,7 @@ impl ApiKeyMutation {
     ) -> Result<RevokeApiKeyPayload> {
         let mut revoked = Vec::new();
         let key = input.idempotency_key.clone();
-        let (revoked_api_key_id, outcome) = mutate(ctx, "revokeApiKey", key, async |work| {
+        let (revoked_api_key_id, outcome) = mutate_unless_done(ctx, "revokeApiKey", key, async |work| {
             let key = queries::delete(work, input.api_key_id).await?;
             work.record(key.id, "DELETED", &key)?;
             revoked.push(identity::revoke(work, key.user_id, Some(key.id.uuid())).await?);

@@ -11,7 +11,7 @@ use crate::db::id::Id;
 use crate::db::session::Transaction;
 use crate::error::{Error, ProblemCode, Result};
 use crate::graphql::input::{Check, Patch};
-use crate::graphql::{Can, ContextExt, Outcome, Shown, mutate};
+use crate::graphql::{Can, ContextExt, Outcome, Shown, mutate, mutate_unless_done};
 
 /// A role to be added.
 #[derive(Debug, InputObject)]
@@ -216,7 +216,7 @@ impl RoleMutation {
     ) -> Result<UpdateRolePayload> {
         let (key, viewer) = (input.idempotency_key.clone(), ctx.viewer()?);
         let mut revoked = Vec::new();
-        let (role, outcome) = mutate(ctx, "updateRole", key, async |work| {
+        let (role, outcome) = mutate_unless_done(ctx, "updateRole", key, async |work| {
             let mut role = queries::find_for_update(work, input.role_id).await?;
             let before = role.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());

@@ -12,7 +12,7 @@ use crate::auth::{Limiter, Policy};
 use crate::crypto::Vault;
 use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::graphql::{ContextExt, InPerson, Outcome, mutate};
+use crate::graphql::{ContextExt, InPerson, Outcome, mutate_unless_done};
 use crate::identity::{SignInPayload, SignedIn, revocations};
 
 /// A session to go on with.
@@ -81,7 +81,7 @@ impl SessionMutation {
     async fn sign_out(&self, ctx: &Context<'_>) -> Result<SignOutPayload> {
         let viewer = ctx.viewer()?;
         let mut revoked = Vec::new();
-        let (_, outcome) = mutate(ctx, "signOut", None, async |work| {
+        let (_, outcome) = mutate_unless_done(ctx, "signOut", None, async |work| {
             if !revocations(ctx).revokes(viewer) {
                 let which = Which::One(viewer.session_id);
                 revoked.push(queries::end(work, Id::from_uuid(viewer.user_id), which).await?);
@@ -109,7 +109,7 @@ impl SessionMutation {
         let (viewer, session) = (ctx.viewer()?, input.session_id);
         let mut revoked = Vec::new();
         let (revoked_session_id, outcome) =
-            mutate(ctx, "revokeSession", input.idempotency_key, async |work| {
+            mutate_unless_done(ctx, "revokeSession", input.idempotency_key, async |work| {
                 if !queries::is_live(work, viewer.user_id, session.uuid()).await? {
                     return Err(Error::invalid(
                         "sessionId",
@@ -135,7 +135,7 @@ impl SessionMutation {
     async fn revoke_other_sessions(&self, ctx: &Context<'_>) -> Result<RevokeOtherSessionsPayload> {
         let viewer = ctx.viewer()?;
         let mut revoked = Vec::new();
-        let (_, outcome) = mutate(ctx, "revokeOtherSessions", None, async |work| {
+        let (_, outcome) = mutate_unless_done(ctx, "revokeOtherSessions", None, async |work| {
             let which = Which::AllBut(viewer.session_id);
             revoked.push(queries::end(work, Id::from_uuid(viewer.user_id), which).await?);
             let kept = Id::<Session>::from_uuid(viewer.session_id);
