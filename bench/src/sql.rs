@@ -462,8 +462,7 @@ impl Db {
             }
             Way::Served => {
                 writes.await?;
-                let appended = append.await?;
-                commit.await?;
+                let (appended, ()) = try_join!(append, commit)?;
                 appended
             }
         };

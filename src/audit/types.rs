@@ -180,7 +180,7 @@ impl AuditQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which entries to list; all of them when left out.")] filter: Option<
-            AuditEventFilter,
+            Box<AuditEventFilter>,
         >,
         #[graphql(desc = "How to sort them.")] order_by: Option<AuditEventOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
@@ -192,7 +192,7 @@ impl AuditQuery {
         let order = order_by.map_or(latest, |by| (by.field, by.direction));
         let args = PageArgs::new(first, after, last, before);
         paged(ctx, args, order, || {
-            queries::matching(filter.clone().unwrap_or_default())
+            queries::matching(filter.as_deref().cloned().unwrap_or_default())
         })
         .await
     }

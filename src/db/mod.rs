@@ -197,7 +197,7 @@ impl Database {
     pub(in crate::db) async fn connection(&self) -> Result<Connection> {
         let mut connection = self.connection_of(None).await?;
         if warm::is_warm(&mut connection) {
-            AnsiTransactionManager::commit_transaction(&mut *connection).await?;
+            Box::pin(AnsiTransactionManager::commit_transaction(&mut *connection)).await?;
         }
         Ok(connection)
     }
@@ -221,7 +221,8 @@ impl Database {
         let left = if spare { None } else { warm.take() };
         let pooled = match left {
             Some(left) => left,
-            None => pool.get().await?,
+            // Boxed, as what is rare and large, for whatever may come here, which is all that is ever resolved, has room for it.
+            None => Box::pin(pool.get()).await?,
         };
         Ok(Connection {
             pooled,

@@ -103,21 +103,20 @@ impl Lease {
         let mut connection = Arc::try_unwrap(self.connection).map_err(|_| Error::Unavailable)?;
         begun?;
         if commit {
-            AnsiTransactionManager::commit_transaction(&mut *connection).await?;
+            Box::pin(AnsiTransactionManager::commit_transaction(&mut *connection)).await?;
         } else {
-            AnsiTransactionManager::rollback_transaction(&mut *connection).await?;
+            Box::pin(AnsiTransactionManager::rollback_transaction(&mut *connection)).await?;
         }
         Ok(())
     }
-}
 
-impl Lease {
     /// Hands the connection back to the pool when PostgreSQL has ended the transaction.
     fn release(self) {
         drop(self.begun);
-        if let Ok(mut connection) = Arc::try_unwrap(self.connection)
-            && let Err(error) = change_depth(&mut connection, TransactionDepthChange::DecreaseDepth)
-        {
+        let released = Arc::try_unwrap(self.connection)
+            .map_err(|_| Error::Unavailable)
+            .and_then(|mut connection| change_depth(&mut connection, TransactionDepthChange::DecreaseDepth));
+        if let Err(error) = released {
             tracing::debug!(?error, "a connection is given up after its transaction");
         }
     }
@@ -278,7 +277,8 @@ impl Drop for Snapshot {
     }
 }
 
-/// A transaction that may write one tenant's data. Dropping it without [`Transaction::commit`] rolls it back.
+/// A transaction that may write one tenant's data. Dropping it without [`Transaction::commit`] or
+/// [`Transaction::commit_with`] rolls it back.
 pub struct Transaction {
     sight: Sight,
     lease: Option<Lease>,
@@ -332,31 +332,31 @@ impl Transaction {
     }
 
     /// Makes the changes permanent with a last statement, whose outcome is the answer. Both are sent together: what it locks
-    /// is free again before its answer is here. If it fails, PostgreSQL makes nothing permanent.
+    /// is free again before its answer is here. If it fails, nothing is made permanent. Not a method, as only the end of a
+    /// unit of work should come to it.
     ///
     /// # Errors
     /// As the statement and [`Transaction::commit`].
-    pub async fn commit_with<T>(&self, last: impl Future<Output = Result<T>>) -> Result<T> {
-        self.lease().begun.clone().await?;
+    pub async fn commit_with<T>(this: &Self, last: impl Future<Output = Result<T>>) -> Result<T> {
+        this.lease().begun.clone().await?;
         // Prepared, as the statement is: a connection prepares and sends such one after the other, in the order in which they
         // are first looked at. What is not would overtake a statement that has to be prepared.
         let commit =
-            async { diesel_async::RunQueryDsl::execute(statement("COMMIT"), &mut self.conn()).await };
-        let (last, committed) = future::join(last, commit).await;
-        let last = last?;
-        committed?;
-        self.committed.store(true, Ordering::Relaxed);
+            async { Ok(diesel_async::RunQueryDsl::execute(statement("COMMIT"), &mut this.conn()).await?) };
+        let (last, _) = future::try_join(last, commit).await?;
+        this.committed.store(true, Ordering::Relaxed);
         Ok(last)
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take_if(|_| *self.committed.get_mut()) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        if *self.committed.get_mut() {
             lease.release();
-        } else if let Some(lease) = self.lease.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = lease.end(false).await {
                     tracing::debug!(

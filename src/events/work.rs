@@ -226,7 +226,7 @@ impl Work {
         self
     }
 
-    /// From now on the trail has one entry of this kind for each [`Work::append`], with the number of changes and a digest
+    /// From now on the trail has one entry of this kind for each [`Work::append`] and the [end](Work::finish), with the number of changes and a digest
     /// of them, rather than one for each change: for bulk work, whose changes are told by what was loaded.
     pub fn sum_up(&mut self, kind: &'static str) {
         self.summary = Some(Summary {
@@ -340,6 +340,9 @@ impl Work {
     /// Gives the recorded changes their positions, and makes all that was changed permanent. This locks the tenant's counter
     /// until PostgreSQL has committed: a lock held longer would make the tenant's other writers wait.
     ///
+    /// Who gives up waiting for this may have made it permanent all the same. Those who follow the history then hear of it
+    /// when it is next looked at, as from another instance.
+    ///
     /// # Errors
     /// As [`Work::append`] and [`Transaction::commit`].
     pub async fn finish(self) -> Result<Position> {
@@ -354,12 +357,10 @@ impl Work {
         let told = self.told();
         let append = self.appending(&told, answer);
         let append = async {
-            append
-                .load(&mut self.tx.conn())
-                .await
-                .map_err(|error| self.refused(error))
+            let appended = append.load(&mut self.tx.conn()).await;
+            appended.map_err(|error| self.refused(error))
         };
-        let position = Appended::position(self.tx.commit_with(append).await?)?;
+        let position = Appended::position(Transaction::commit_with(&self.tx, append).await?)?;
         self.hub.tell(self.tx.tenant(), position);
         Ok(position)
     }
@@ -368,11 +369,10 @@ impl Work {
     ///
     /// # Errors
     /// [`Error::NotFound`] when the tenant is no more; and when the database fails.
-    pub async fn append(&mut self) -> Result<Position> {
+    pub async fn append(&mut self) -> Result<()> {
         let told = self.told();
-        let append = self.appending(&told, None);
-        let appended = append.load(&mut self.tx.conn()).await;
-        Appended::position(appended.map_err(|error| self.refused(error))?)
+        let appended = self.appending(&told, None).execute(&mut self.tx.conn()).await;
+        appended.map(|_| ()).map_err(|error| self.refused(error))
     }
 
     fn told(&mut self) -> Told {
@@ -463,38 +463,28 @@ impl Work {
     }
 
     /// Why nothing was appended. The policies must have left the tenant's own counter, and nothing else. If they have not,
-    /// the transaction is void, and whoever asked is told nothing of it. The same if a position or a sequence is taken, which
-    /// are given out under the counter's lock: that was another counter's.
+    /// the transaction is void, and whoever asked is told nothing of it.
     fn refused(&self, error: diesel::result::Error) -> Error {
         let DatabaseError(kind, info) = &error else {
             return error.into();
         };
         match (kind, info.constraint_name(), info.table_name()) {
-            (DatabaseErrorKind::CheckViolation, Some("histories_there"), _) => {
-                return Error::NotFound("tenant");
+            (DatabaseErrorKind::CheckViolation, Some("histories_there"), _) => Error::NotFound("tenant"),
+            (DatabaseErrorKind::CheckViolation, Some("histories_own"), _) => {
+                tracing::error!(
+                    target: "security.incident",
+                    tenant = %self.tx.tenant(), reached = info.message(), actor = ?self.actor_id, ip = ?self.origin.ip,
+                    request = %self.origin.request_id,
+                    "the isolation of tenants does not hold: a change reached another tenant's counter, and was given up"
+                );
+                Error::internal("the isolation of tenants does not hold")
             }
-            (DatabaseErrorKind::CheckViolation, Some("histories_own"), _)
-            | (DatabaseErrorKind::UniqueViolation, _, Some("events" | "audit_entries")) => {}
-            _ => return error.into(),
+            // Positions and sequences are given out under the counter's lock.
+            (DatabaseErrorKind::UniqueViolation, _, Some("events" | "audit_entries")) => {
+                Error::internal("the tenant's counter is behind its history or its trail")
+            }
+            _ => error.into(),
         }
-        tracing::error!(
-            target: "security.incident",
-            tenant = %self.tx.tenant(), reached = info.message(), actor = ?self.actor_id, ip = ?self.origin.ip,
-            request = %self.origin.request_id,
-            "the isolation of tenants does not hold: a change reached another tenant's counter, and was given up"
-        );
-        Error::internal("the isolation of tenants does not hold")
-    }
-
-    /// Makes the changes permanent that have been [appended](Work::append), and tells those who follow the history.
-    ///
-    /// # Errors
-    /// As [`Transaction::commit`].
-    pub async fn commit(self, position: Position) -> Result<()> {
-        let tenant = self.tx.tenant();
-        self.tx.commit().await?;
-        self.hub.tell(tenant, position);
-        Ok(())
     }
 }
 

@@ -102,7 +102,8 @@ struct Once {
 
 /// Changes the tenant's data: runs `work`, appends its events and commits, all in one transaction.
 ///
-/// With an idempotency key, from the input or from the request's header, a retry is answered what was answered first.
+/// With an idempotency key, from the input or from the request's header, a retry is answered what was answered first. The work
+/// of a retry may be done as far as the commit, and be undone.
 ///
 /// # Errors
 /// [`Error::Invalid`] becomes `userErrors`; everything else fails the field.
@@ -120,8 +121,8 @@ where
     outcome(ctx, operation, attempted)
 }
 
-/// As [`mutate`], for work that is not even attempted again when it has been done: a password that was changed would be a
-/// wrong one now.
+/// As [`mutate`], for work with effects outside of its transaction, such as a token that is no longer believed: it is not
+/// attempted when it has been done before.
 ///
 /// # Errors
 /// As [`mutate`].

@@ -25,6 +25,8 @@ async fn of_threads(threads: u32, connections: u32) -> TestApp {
     let config = Config {
         threads: Some(threads),
         database_connections: Some(connections),
+        // Longer than anything here waits.
+        database_wait_seconds: 60,
         ..config()
     };
     TestApp::on(database_url().await, config).await

@@ -215,7 +215,7 @@ impl CompanyQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "A text to find, in upper or lower case.")] search: Option<String>,
         #[graphql(desc = "Which companies to list; all of them when left out.")] filter: Option<
-            CompanyFilter,
+            Box<CompanyFilter>,
         >,
         #[graphql(desc = "How to sort them.")] order_by: Option<CompanyOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
@@ -228,7 +228,7 @@ impl CompanyQuery {
             .unwrap_or((CompanyOrderField::CreatedAt, OrderDirection::Desc));
         let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::listed(search.as_deref(), filter.clone(), &viewer.rights)
+            queries::listed(search.as_deref(), filter.as_deref().cloned(), &viewer.rights)
         })
         .await
     }

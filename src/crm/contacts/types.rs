@@ -190,7 +190,9 @@ impl ContactQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "A text to find, in upper or lower case.")] search: Option<String>,
-        #[graphql(desc = "Which contacts to list; all of them when left out.")] filter: Option<ContactFilter>,
+        #[graphql(desc = "Which contacts to list; all of them when left out.")] filter: Option<
+            Box<ContactFilter>,
+        >,
         #[graphql(desc = "How to sort them.")] order_by: Option<ContactOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
         #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
@@ -202,7 +204,7 @@ impl ContactQuery {
         });
         let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::listed(search.as_deref(), filter.clone(), &viewer.rights)
+            queries::listed(search.as_deref(), filter.as_deref().cloned(), &viewer.rights)
         })
         .await
     }

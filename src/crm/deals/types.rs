@@ -299,7 +299,7 @@ impl DealQuery {
     async fn deals(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which deals to list; all of them when left out.")] filter: Option<DealFilter>,
+        #[graphql(desc = "Which deals to list; all of them when left out.")] filter: Option<Box<DealFilter>>,
         #[graphql(desc = "How to sort them.")] order_by: Option<DealOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
         #[graphql(desc = "Begin after this place.")] after: Option<Cursor>,
@@ -311,7 +311,7 @@ impl DealQuery {
         });
         let (args, viewer) = (PageArgs::new(first, after, last, before), ctx.viewer()?);
         paged(ctx, args, order, || {
-            queries::matching(filter.clone().unwrap_or_default(), &viewer.rights)
+            queries::matching(filter.as_deref().cloned().unwrap_or_default(), &viewer.rights)
         })
         .await
     }

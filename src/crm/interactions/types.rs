@@ -179,7 +179,7 @@ impl InteractionQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which interactions to list; all of them when left out.")] filter: Option<
-            InteractionFilter,
+            Box<InteractionFilter>,
         >,
         #[graphql(desc = "How to sort them.")] order_by: Option<InteractionOrder>,
         #[graphql(desc = "The first so many: 1 to 100, by default 25.")] first: Option<i32>,
@@ -192,7 +192,7 @@ impl InteractionQuery {
         });
         let args = PageArgs::new(first, after, last, before);
         paged(ctx, args, order, || {
-            queries::matching(filter.clone().unwrap_or_default())
+            queries::matching(filter.as_deref().cloned().unwrap_or_default())
         })
         .await
     }

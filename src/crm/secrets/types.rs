@@ -114,9 +114,7 @@ impl SecretsQuery {
         let value = normal_tax_id(&sought(tax_id)?);
         let reading = ctx.reading()?;
         let conn = reading.conn().await?;
-        let blind = keys
-            .sought(conn, viewer.tenant_id, field.as_str(), &value)
-            .await?;
+        let blind = Box::pin(keys.sought(conn, viewer.tenant_id, field.as_str(), &value)).await?;
         let ids = queries::found(conn, field, &blind).await?;
         let mut work = session.work_aside().await?;
         let detail = json!({ "field": field.name(), "found": ids.len() });
@@ -125,7 +123,7 @@ impl SecretsQuery {
             "SENSITIVE_SEARCHED",
             &detail,
         );
-        work.finish().await?;
+        Box::pin(work.finish()).await?;
         let found =
             futures::future::try_join_all(ids.into_iter().map(|id| ctx.load::<CompanyById>(id))).await?;
         Ok(found.into_iter().flatten().collect())

@@ -107,7 +107,8 @@ impl InvitationQuery {
         #[graphql(desc = "What stands behind the `#` of the link.")] token: String,
     ) -> Option<Result<InvitationPreview>> {
         let _turn = ctx.session().aside().await;
-        let found = people::invited_by(ctx.session().db(), &crypto::token_hash(&token)).await;
+        let token = crypto::token_hash(&token);
+        let found = Box::pin(people::invited_by(ctx.session().db(), &token)).await;
         found.map(|found| found.map(InvitationPreview::from)).transpose()
     }
 

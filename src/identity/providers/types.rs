@@ -59,7 +59,8 @@ impl ProviderQuery {
     async fn linked_identities(&self, ctx: &Context<'_>) -> Result<Vec<LinkedIdentity>> {
         let viewer = ctx.viewer()?;
         let _turn = ctx.session().aside().await;
-        let linked = identities::of_user(ctx.session().db(), viewer.tenant_id, viewer.user_id).await?;
+        let linked = identities::of_user(ctx.session().db(), viewer.tenant_id, viewer.user_id);
+        let linked = Box::pin(linked).await?;
         let shown = linked.into_iter().map(|identity| LinkedIdentity {
             provider: identity.provider,
             email: identity.email,
