@@ -350,8 +350,7 @@ pub async fn remove_account_without_users(tx: &Transaction, id: Uuid) -> Result<
 }
 
 /// Runs `work` as the directory's role within a tenant's transaction; no statement of somebody else may be on its way
-/// meanwhile. A statement that fails voids the transaction, so
-/// the role need not be given back then.
+/// meanwhile. A statement that fails voids the transaction, so the role need not be given back then.
 async fn as_directory<T>(
     tx: &Transaction,
     work: impl AsyncFnOnce(&AsyncPgConnection) -> diesel::QueryResult<T>,

@@ -221,7 +221,7 @@ impl Database {
         let left = if spare { None } else { warm.take() };
         let pooled = match left {
             Some(left) => left,
-            // Boxed, as what is rare and large, for whatever may come here, which is all that is ever resolved, has room for it.
+            // Boxed: it is large and rarely needed, and every future that reads anything has room for it.
             None => Box::pin(pool.get()).await?,
         };
         Ok(Connection {

@@ -226,8 +226,9 @@ impl Work {
         self
     }
 
-    /// From now on the trail has one entry of this kind for each [`Work::append`] and the [end](Work::finish), with the number of changes and a digest
-    /// of them, rather than one for each change: for bulk work, whose changes are told by what was loaded.
+    /// From now on the trail has one entry of this kind for each [`Work::append`] and for the [end](Work::finish), with the
+    /// number of changes and a digest of them, rather than one for each change: for bulk work, whose changes are told by what
+    /// was loaded.
     pub fn sum_up(&mut self, kind: &'static str) {
         self.summary = Some(Summary {
             kind,
