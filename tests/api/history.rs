@@ -592,3 +592,42 @@ async fn nothing_is_made_permanent_with_a_last_statement_that_fails() {
         assert_ne!(answer["tenant"]["name"], "Changed");
     }
 }
+
+#[tokio::test]
+async fn however_many_move_a_deal_at_once_its_history_goes_forward_and_events_tell_the_same_times() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let stages = client.stages().await;
+    let deal = client
+        .deal(json!({ "name": "Mover", "stageId": stages[0].0 }))
+        .await;
+    let document = "mutation($input: MoveDealInput!) { moveDeal(input: $input) { stageChange { id } userErrors { code } } }";
+    let moves = (0..12).map(|number: usize| {
+        let input = json!({ "dealId": deal, "stageId": stages[1 + number % 2].0 });
+        client.query(document, json!({ "input": input }))
+    });
+    let moved = future::join_all(moves).await;
+    let moved = moved
+        .iter()
+        .filter(|it| it["moveDeal"]["stageChange"].is_object())
+        .count();
+    assert!(moved > 1, "they took turns");
+    let superuser = app.superuser().await;
+    let times = async |sql: String| -> Vec<String> {
+        let rows = superuser.query(&sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let id = read_id(&deal).unwrap().1;
+    let entered = times(format!(
+        "SELECT (extract(epoch FROM entered_at) * 1000000)::bigint::text FROM deal_stage_changes
+          WHERE deal_id = '{id}' AND from_stage_id IS NOT NULL ORDER BY entered_at"
+    ))
+    .await;
+    let told = times(format!(
+        "SELECT (extract(epoch FROM occurred_at) * 1000000)::bigint::text FROM events
+          WHERE record_id = '{id}' AND kind = 'STAGE_CHANGED' ORDER BY position"
+    ))
+    .await;
+    assert_eq!(told, entered);
+    assert_eq!(told.iter().collect::<HashSet<_>>().len(), moved, "{told:?}");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Date, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
@@ -341,8 +341,15 @@ pub async fn move_to_stage(
     stage: &PipelineStage,
     lost_reason: Option<String>,
 ) -> Result<DealStageChange> {
-    // A clock that was set back must not make a stay end before it began.
-    let now = work.now().max(deal.stage_entered_at);
+    // Neither a clock that was set back nor a wait for the deal makes a stay end before it began, or the event tell another
+    // time than the history.
+    if work.now() <= deal.stage_entered_at {
+        work.go_on_as(
+            work.actor_id(),
+            deal.stage_entered_at + TimeDelta::microseconds(1),
+        );
+    }
+    let now = work.now();
     let (change, moved) = deal.move_to(stage, lost_reason, now, work.actor_id().map(Id::from_uuid));
     let exited = exit_stage(work, deal.id, now);
     futures::try_join!(update(work, deal), exited, insert_stage_change(work, &change))?;
