@@ -554,3 +554,28 @@ async fn what_diesel_knows_of_the_tables_is_what_the_migrations_made() {
     let keys: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(known_keys, keys);
 }
+
+/// What the README shows to send must work as it stands there.
+#[tokio::test]
+async fn what_the_readme_sends_is_json_and_fits_the_schema() {
+    let readme = include_str!("../../README.md");
+    let client = TestApp::new().await.tenant().await;
+    let mut sent = 0;
+    for part in readme.split("'{\"query\":").skip(1) {
+        let (body, _) = part.split_once("}'").unwrap();
+        let body = format!("{{\"query\":{body}}}");
+        let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let document = body["query"].as_str().unwrap();
+        let answer = client.answer(document, json!({})).await;
+        // Only what is left to the reader to fill in may be missing.
+        let told = answer["errors"].to_string();
+        let expected =
+            document.contains("$input") || document.contains("signIn") || answer["errors"].is_null();
+        assert!(
+            expected && !told.contains("Unknown") && !told.contains("parse"),
+            "{document}: {told}"
+        );
+        sent += 1;
+    }
+    assert_eq!(sent, 3);
+}
