@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use secrecy::ExposeSecret;
 use tokio::runtime;
 
 use dealstream::app::{self, App};
 use dealstream::auth::keys::{AHEAD, Keys};
+use dealstream::auth::token;
 use dealstream::config::Config;
 use dealstream::crm::secrets;
 use dealstream::crypto::Vault;
@@ -31,7 +33,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     about,
-    after_help = "Every setting can also be given in the environment or in a file named .env."
+    after_help = "Every setting can also be given in the environment or in a file named .env. There PG_BINDIR, too, names the \
+                  folder of PostgreSQL's programs, where they are not found by themselves."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -155,6 +158,9 @@ fn run() -> Result<(), String> {
         return Ok(());
     }
     telemetry::init(&config)?;
+    if let Some(secret) = &config.jwt_secret {
+        token::check_secret(secret.expose_secret().as_bytes())?;
+    }
     // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
     let url = match &config.database_url {

@@ -1,9 +1,12 @@
 //! Brings a database to the schema of this binary, and refuses to serve one where tenants would not be kept apart.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use diesel::QueryableByName;
+use diesel::migration::MigrationSource;
+use diesel::pg::Pg;
 use diesel::sql_types::{Bool, Nullable, Text};
+use diesel::{QueryResult, QueryableByName};
 use diesel_async::{
     AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
 };
@@ -30,6 +33,9 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
     let mut conn = AsyncPgConnection::establish(url)
         .await
         .map_err(|error| format!("PostgreSQL cannot be reached: {error}"))?;
+    if is_current(&mut conn).await {
+        return Ok(0);
+    }
     let setup = "SET lock_timeout = '15s'; SET client_min_messages = warning";
     conn.batch_execute(setup)
         .await
@@ -60,6 +66,27 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
 }
 
 #[derive(QueryableByName)]
+struct Applied {
+    #[diesel(sql_type = Text)]
+    version: String,
+}
+
+/// Whether no migration is missing, as far as the login may know that: then it need not be one that may migrate.
+async fn is_current(conn: &mut AsyncPgConnection) -> bool {
+    let applied: QueryResult<Vec<Applied>> =
+        diesel::sql_query("SELECT version FROM __diesel_schema_migrations")
+            .load(conn)
+            .await;
+    let (Ok(applied), Ok(known)) = (applied, MigrationSource::<Pg>::migrations(&MIGRATIONS)) else {
+        return false;
+    };
+    let applied: HashSet<String> = applied.into_iter().map(|it| it.version).collect();
+    known
+        .iter()
+        .all(|it| applied.contains(&it.name().version().to_string()))
+}
+
+#[derive(QueryableByName)]
 struct Standing {
     #[diesel(sql_type = Bool)]
     exempt: bool,
@@ -73,6 +100,8 @@ struct Standing {
     unconfined: Option<String>,
     #[diesel(sql_type = Bool)]
     loose: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    leaky: Option<String>,
 }
 
 /// Checks, as the role that serves requests, that the database would keep tenants apart.
@@ -104,7 +133,11 @@ pub async fn verify_isolation(db: &Database) -> Result<(), String> {
                          WHERE p.schemaname = current_schema() AND p.tablename = name AND p.permissive = 'RESTRICTIVE'
                            AND p.cmd = 'ALL' AND p.roles = '{{{SCOPED_ROLE}}}')) AS unconfined,
                 EXISTS (SELECT FROM pg_roles s WHERE s.rolname = '{SCOPED_ROLE}'
-                           AND (s.rolsuper OR s.rolbypassrls OR NOT s.rolinherit)) AS loose
+                           AND (s.rolsuper OR s.rolbypassrls OR NOT s.rolinherit)) AS loose,
+                (SELECT string_agg(format('%s on %s', p.policyname, p.tablename), ', ') FROM pg_policies p
+                  WHERE p.schemaname = current_schema() AND p.permissive = 'PERMISSIVE' AND p.roles <> '{{{DIRECTORY_ROLE}}}'
+                    AND (p.policyname <> 'tenant' OR coalesce(p.qual, '') NOT LIKE '%app.tenant_id%'
+                         OR coalesce(p.with_check, p.qual, '') NOT LIKE '%app.tenant_id%')) AS leaky
            FROM pg_roles r WHERE r.rolname = current_user",
     ))
     .get_result(&mut conn)
@@ -131,6 +164,12 @@ pub async fn verify_isolation(db: &Database) -> Result<(), String> {
     if let Some(tables) = standing.unconfined {
         return Err(format!(
             "The policies that confine {SCOPED_ROLE} are missing on: {tables}. Roles with a limited reach would see too much."
+        ));
+    }
+    if let Some(policies) = standing.leaky {
+        return Err(format!(
+            "Policies let rows through that are no tenant's own: {policies}. Tenants would not be kept apart. Drop them, as the \
+             migrations have not made them like this."
         ));
     }
     if let Some(tables) = standing.owned {

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use dealstream::config::Config;
 use dealstream::db::id::{read_id, write_id};
+use dealstream::db::migrate;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::SimpleAsyncConnection;
 use futures::StreamExt;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::app::config;
+use crate::support::cluster::create_database;
 use crate::support::recipes::{self, Place, Records, SEARCHES};
 use crate::support::{Client, TestApp};
 
@@ -725,4 +728,64 @@ async fn a_cursor_of_another_tenant_is_refused() {
             other.query(&document, variables).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_policy_that_lets_other_rows_through_is_told_at_the_start() {
+    let url = create_database("leaky_policies").await;
+    migrate::migrate(&url).await.unwrap();
+    let app = TestApp::on(url, config()).await;
+    let mighty = app.superuser().await;
+    migrate::verify_isolation(&app.app.db).await.unwrap();
+    for (make, told, take_away) in [
+        (
+            "CREATE POLICY leak ON contacts USING (true)",
+            "leak on contacts",
+            "DROP POLICY leak ON contacts",
+        ),
+        (
+            "CREATE POLICY leak ON deals FOR SELECT TO dealstream_app USING (name <> '')",
+            "leak on deals",
+            "DROP POLICY leak ON deals",
+        ),
+        (
+            "ALTER POLICY tenant ON companies USING (true)",
+            "tenant on companies",
+            "ALTER POLICY tenant ON companies USING (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)",
+        ),
+    ] {
+        mighty.batch_execute(make).await.unwrap();
+        let refused = migrate::verify_isolation(&app.app.db).await.unwrap_err();
+        assert!(refused.contains(told), "{refused}");
+        mighty.batch_execute(take_away).await.unwrap();
+        migrate::verify_isolation(&app.app.db).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_may_serve_and_not_migrate_serves_what_is_migrated() {
+    let url = create_database("plain_login").await;
+    migrate::migrate(&url).await.unwrap();
+    let mighty = TestApp::on(url.clone(), config()).await.superuser().await;
+    let name = format!("plain_{}", Uuid::new_v4().simple());
+    let make = format!(
+        "CREATE ROLE {name} LOGIN; GRANT dealstream_app, dealstream_scoped, dealstream_directory TO {name}"
+    );
+    mighty.batch_execute(&make).await.unwrap();
+    let plain = url.replacen("postgres@", &format!("{name}@"), 1);
+    assert_ne!(plain, url);
+    assert_eq!(migrate::migrate(&plain).await, Ok(0));
+    let app = TestApp::on(plain.clone(), config()).await;
+    migrate::verify_isolation(&app.app.db).await.unwrap();
+    let client = app.tenant().await;
+    client.company("Acme").await;
+    let answer = client.query("{ companies { nodes { name } } }", json!({})).await;
+    assert_eq!(answer["companies"]["nodes"], json!([{ "name": "Acme" }]));
+    // Where something is missing, it is said to be.
+    mighty
+        .batch_execute("DELETE FROM __diesel_schema_migrations WHERE version = (SELECT max(version) FROM __diesel_schema_migrations)")
+        .await
+        .unwrap();
+    let refused = migrate::migrate(&plain).await.unwrap_err();
+    assert!(refused.contains("could not be migrated"), "{refused}");
 }

@@ -117,11 +117,11 @@ impl Page {
             },
         };
         match number.and_then(|number| u64::try_from(number).ok()) {
-            Some(number) if number <= limits.page_size => Ok(Some(number)),
+            Some(number) if (1..=limits.page_size).contains(&number) => Ok(Some(number)),
             _ => Err(Refusal::new(
                 BAD_USER_INPUT,
                 format!(
-                    "Argument \"{argument}\" of \"{}\" must be between 0 and {}.",
+                    "Argument \"{argument}\" of \"{}\" must be between 1 and {}.",
                     self.field, limits.page_size
                 ),
                 Some(self.at),
