@@ -8,8 +8,9 @@ import { chromium } from "playwright-core";
 
 const origin = process.argv[2];
 const password = "dealstream-demo";
-const patience = 30_000; // milliseconds for any one thing to happen
-const limit = 110_000; // milliseconds for all of it
+// Milliseconds, of which a busy machine that starts a browser for the first time takes many.
+const patience = 60_000; // for any one thing to happen
+const limit = 280_000; // for all of it
 
 const executablePath = [
   process.env.CHROMIUM,
@@ -145,7 +146,8 @@ async function drive(browser) {
   const setEditor = (index, text) =>
     page.locator(".graphiql-editor-tool .CodeMirror").nth(index).evaluate((node, text) => node.CodeMirror.setValue(text), text);
 
-  await page.goto(`${origin}/graphiql`);
+  // What is under way when a page is left fails, so none is left before it has got what it asked for.
+  await page.goto(`${origin}/graphiql`, { waitUntil: "networkidle" });
   await page.getByRole("button", { name: /^Execute query/ }).waitFor();
   // The documentation shows the schema: introspection works.
   await page.getByRole("button", { name: "Show Documentation Explorer" }).click();
@@ -214,7 +216,7 @@ async function drive(browser) {
   assert.deepEqual((await (await signedOut).json()).data.signOut.userErrors, []);
   await until("the socket's end", async () => sockets.every((socket) => socket.isClosed()));
   assert.match(await page.locator("#live-state").innerText(), /stopped/);
-  await page.reload();
+  await page.reload({ waitUntil: "networkidle" });
   await page.locator("#sign-in").waitFor();
   await tab("Board");
   await play();
@@ -249,6 +251,7 @@ async function drive(browser) {
 
 const browser = await chromium.launch({
   executablePath,
+  timeout: 2 * patience,
   args: [
     "--headless",
     "--no-sandbox",

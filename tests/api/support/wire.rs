@@ -359,7 +359,7 @@ impl Wire {
             .current_dir(folder)
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(120), run)
+        let output = tokio::time::timeout(Duration::from_secs(300), run)
             .await
             .expect("it ends")
             .unwrap();
