@@ -28,7 +28,9 @@ use crate::crypto::Vault;
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
-use crate::graphql::limits::{self, CheckedBefore, Documents, Limits};
+use crate::graphql::connection::Cursor;
+use crate::graphql::limits::{self, CheckedBefore, Documents, Judge, Limits};
+use crate::graphql::scalar::{CurrencyCode, Date, DateTime, Decimal, OwnScalar};
 use crate::graphql::{Batch, ContextExt, Eager};
 use crate::identity::api_keys::{ApiKey, ApiKeyMutation, ApiKeyQuery};
 use crate::identity::invitations::{Invitation, InvitationById, InvitationMutation, InvitationQuery};
@@ -214,6 +216,18 @@ pub fn id_kind(of: &str, name: &str) -> Option<&'static str> {
     })
 }
 
+/// Who judges what is given as a scalar of ours. As JSON everything is good.
+pub fn judge(scalar: &str) -> Option<Judge> {
+    Some(match scalar {
+        "CurrencyCode" => CurrencyCode::judge,
+        "Cursor" => Cursor::judge,
+        "Date" => Date::judge,
+        "DateTime" => DateTime::judge,
+        "Decimal" => Decimal::judge,
+        _ => return None,
+    })
+}
+
 type SchemaBuilder = async_graphql::SchemaBuilder<Query, Mutation, Subscription>;
 
 fn builder() -> SchemaBuilder {
@@ -262,7 +276,8 @@ pub fn build(services: Services, limits: Limits) -> (Schema, Documents) {
         .data(providers)
         .extension(CheckedBefore)
         .finish();
-    let documents = Documents::new(limits, &sdl(), limits::validator(builder())).with_id_kinds(id_kind);
+    let documents =
+        Documents::new(limits, &sdl(), limits::validator(builder())).with_own_inputs(id_kind, judge);
     (schema, documents)
 }
 

@@ -122,17 +122,6 @@ impl Lease {
     }
 }
 
-/// A transaction's connection, held beside it.
-pub struct Shared(Arc<Connection>);
-
-impl std::ops::Deref for Shared {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        &self.0
-    }
-}
-
 /// One consistent view of one tenant's data: everything read through it is of the same moment.
 pub struct Snapshot {
     db: Database,
@@ -312,11 +301,6 @@ impl Transaction {
     /// The connection. Queries polled together on it are pipelined.
     pub fn conn(&self) -> &AsyncPgConnection {
         &self.lease().connection
-    }
-
-    /// The connection for a query that outlives a borrow. It must have ended before the transaction does.
-    pub fn shared_conn(&self) -> Shared {
-        Shared(self.lease().connection.clone())
     }
 
     /// Makes the changes permanent.

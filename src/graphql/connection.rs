@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::scalar::not_a;
+use super::scalar::OwnScalar;
 use super::{Batch, ContextExt, Eager, EagerList};
 use crate::auth::Permission;
 use crate::db::asked::Reader;
@@ -47,14 +47,22 @@ pub struct Cursor(String);
 #[Scalar(specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
 impl ScalarType for Cursor {
     fn parse(value: Value) -> InputValueResult<Self> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            _ => Err(not_a("A cursor, which is a text,")),
-        }
+        Self::take(&value)
     }
 
     fn to_value(&self) -> Value {
         Value::String(self.0.clone())
+    }
+}
+
+impl OwnScalar for Cursor {
+    const NEEDED: &'static str = "A cursor, which is a text, is needed.";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self(text.clone())),
+            _ => None,
+        }
     }
 }
 

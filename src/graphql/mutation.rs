@@ -12,7 +12,7 @@ use super::problem::UserError;
 use super::{ContextExt, Session, detail};
 use crate::auth::{Permission, Viewer};
 use crate::db::schema::idempotency_keys;
-use crate::db::session::Shared;
+use crate::db::session::Transaction;
 use crate::error::{Error, Problem, ProblemCode, Result};
 use crate::events::work::Answer;
 use crate::events::{Position, Work};
@@ -210,7 +210,7 @@ where
         return Ok((done, unit.finish().await?));
     };
     if let Recall::Before = recall
-        && let Some(kept) = once.recall::<T>(unit.shared_conn()).await?
+        && let Some(kept) = once.recall::<T>(&unit).await?
     {
         return Ok(kept);
     }
@@ -240,7 +240,7 @@ where
 
 async fn recall_now<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<Option<(T, Position)>> {
     let unit = session.work().await?;
-    once.recall(unit.shared_conn()).await
+    once.recall(&unit).await
 }
 
 impl Once {
@@ -280,7 +280,7 @@ impl Once {
     }
 
     /// What was answered before under this key.
-    async fn recall<T: DeserializeOwned>(&self, conn: Shared) -> Result<Option<(T, Position)>> {
+    async fn recall<T: DeserializeOwned>(&self, tx: &Transaction) -> Result<Option<(T, Position)>> {
         use idempotency_keys::dsl;
         let kept: Option<(String, Vec<u8>, serde_json::Value, i64, i64)> = idempotency_keys::table
             .filter(dsl::actor_id.eq(self.actor_id).and(dsl::key.eq(&self.key)))
@@ -291,7 +291,7 @@ impl Once {
                 dsl::epoch,
                 dsl::position,
             ))
-            .first(&mut &*conn)
+            .first(&mut tx.conn())
             .await
             .optional()?;
         let Some((operation, input_hash, answer, epoch, position)) = kept else {

@@ -10,12 +10,31 @@ use rust_decimal::Decimal as Number;
 
 use crate::error::{Problem, ProblemCode};
 
-/// The refusal of a value that is not what its type takes.
-pub(super) fn not_a<T: InputType>(needed: &str) -> InputValueError<T> {
-    InputValueError::custom(format!("{needed} is needed.")).with_extension("code", "BAD_USER_INPUT")
-}
+/// A scalar of ours: read before anything runs, so that it is known to be good wherever a resolver takes it.
+pub trait OwnScalar: ScalarType + InputType {
+    /// What is told to who gave something else.
+    const NEEDED: &'static str;
 
-const DECIMAL: &str = "A decimal number such as \"1234.50\"";
+    /// The value, if it is one.
+    fn read(value: &Value) -> Option<Self>;
+
+    /// Tells what is wrong with a value.
+    ///
+    /// # Errors
+    /// [`Self::NEEDED`].
+    fn judge(value: &Value) -> Result<(), &'static str> {
+        Self::read(value).map(drop).ok_or(Self::NEEDED)
+    }
+
+    /// The value for the executor.
+    ///
+    /// # Errors
+    /// `BAD_USER_INPUT`, which the guard of documents has told before.
+    fn take(value: &Value) -> InputValueResult<Self> {
+        Self::read(value)
+            .ok_or_else(|| InputValueError::custom(Self::NEEDED).with_extension("code", "BAD_USER_INPUT"))
+    }
+}
 
 /// A decimal number, written as a string so that no client rounds it: `"1234.50"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -26,25 +45,30 @@ pub struct Decimal(pub Number);
 #[Scalar(specified_by_url = "https://speleotrove.com/decimal/decarith.html")]
 impl ScalarType for Decimal {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let text = match &value {
+        Self::take(&value)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}
+
+impl OwnScalar for Decimal {
+    const NEEDED: &'static str = "A decimal number such as \"1234.50\" is needed.";
+
+    fn read(value: &Value) -> Option<Self> {
+        let text = match value {
             Value::String(text) => text.clone(),
             // Clients that write a whole number mean it; a float has lost its digits before it came here.
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(not_a(DECIMAL)),
+            _ => return None,
         };
         // Stricter than the parser, which takes `1_000` and `.5`. At most 28 digits: more than any amount of money, few
         // enough to be exact.
         let (whole, part) = text.split_once('.').unwrap_or((&text, "0"));
         let digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let sane = text.len() <= 40 && digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(part);
-        match Number::from_str_exact(&text) {
-            Ok(number) if sane => Ok(Self(number)),
-            _ => Err(not_a(DECIMAL)),
-        }
-    }
-
-    fn to_value(&self) -> Value {
-        Value::String(self.0.to_string())
+        Number::from_str_exact(&text).ok().filter(|_| sane).map(Self)
     }
 }
 
@@ -114,16 +138,23 @@ impl CurrencyCode {
 #[Scalar(specified_by_url = "https://www.iso.org/iso-4217-currency-codes.html")]
 impl ScalarType for CurrencyCode {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let code = match &value {
-            Value::String(code) => code.as_str(),
-            Value::Enum(code) => code.as_str(),
-            _ => "",
-        };
-        Self::find(code).ok_or_else(|| not_a("A currency code of ISO 4217 such as USD"))
+        Self::take(&value)
     }
 
     fn to_value(&self) -> Value {
         Value::String(self.code.to_owned())
+    }
+}
+
+impl OwnScalar for CurrencyCode {
+    const NEEDED: &'static str = "A currency code of ISO 4217 such as USD is needed.";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(code) => Self::find(code),
+            Value::Enum(code) => Self::find(code),
+            _ => None,
+        }
     }
 }
 
@@ -244,17 +275,22 @@ pub struct DateTime(pub chrono::DateTime<Utc>);
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let moment = match &value {
-            Value::String(text) => chrono::DateTime::parse_from_rfc3339(text).ok(),
-            _ => None,
-        };
-        let moment = moment.ok_or_else(|| not_a("A moment such as \"2026-11-21T09:30:00Z\""))?;
-        Ok(Self(moment.to_utc()))
+        Self::take(&value)
     }
 
     fn to_value(&self) -> Value {
         // All digits that the database has: a filter with a moment that was read must find its record.
         Value::String(self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl OwnScalar for DateTime {
+    const NEEDED: &'static str = "A moment such as \"2026-11-21T09:30:00Z\" is needed.";
+
+    fn read(value: &Value) -> Option<Self> {
+        let Value::String(text) = value else { return None };
+        let moment = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(moment.to_utc()))
     }
 }
 
@@ -272,18 +308,25 @@ pub struct Date(pub NaiveDate);
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339#section-5.6")]
 impl ScalarType for Date {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let day = match &value {
-            // The parser takes days, months and years of other lengths too.
-            Value::String(text) if text.len() == 10 && !text.starts_with(['+', '-']) => {
-                NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
-            }
-            _ => None,
-        };
-        day.map(Self).ok_or_else(|| not_a("A day such as \"2026-11-21\""))
+        Self::take(&value)
     }
 
     fn to_value(&self) -> Value {
         Value::String(self.0.to_string())
+    }
+}
+
+impl OwnScalar for Date {
+    const NEEDED: &'static str = "A day such as \"2026-11-21\" is needed.";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            // The parser takes days, months and years of other lengths too.
+            Value::String(text) if text.len() == 10 && !text.starts_with(['+', '-']) => {
+                NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(Self)
+            }
+            _ => None,
+        }
     }
 }
 

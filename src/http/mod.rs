@@ -40,8 +40,6 @@
 //! - **Multipart** bodies are refused with 415: there are no uploads, and browsers send them without asking first.
 //! - **Subscriptions as `multipart/mixed`** are refused: they need a socket or server-sent events.
 //! - **Fields that conflict only through a fragment** are not found; the executor answers with the first.
-//! - **Custom scalars** in variables are judged by their own parsers, when a field takes them: such an error has a
-//!   `path`.
 //! - **`@defer`, `@stream`** are drafts and not known here.
 
 pub mod answer;

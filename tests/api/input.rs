@@ -166,6 +166,140 @@ async fn an_id_of_the_wrong_kind_refuses_the_whole_request_before_anything_runs(
 }
 
 #[tokio::test]
+async fn what_is_no_value_of_a_scalar_refuses_the_whole_request_before_anything_runs() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    // What is said of a place, and values that it does not take: each is tried by itself as a variable, its default,
+    // within a variable, and as a literal.
+    let money =
+        |amount: &str| format!("{{ name: \"x\", amount: {{ amount: {amount}, currencyCode: EUR }} }}");
+    let currency =
+        |code: &str| format!("{{ name: \"x\", amount: {{ amount: \"1\", currencyCode: {code} }} }}");
+    let day = |day: &str| format!("{{ name: \"x\", expectedCloseDate: {day} }}");
+    let moment = |moment: &str| format!("{{ kind: NOTE, subject: \"x\", occurredAt: {moment} }}");
+    type Place<'a> = (&'a str, &'a str, &'a dyn Fn(&str) -> String, &'a [&'a str]);
+    let places: [Place; 4] = [
+        (
+            "createDeal",
+            "Decimal",
+            &money,
+            &[
+                r#""""#, r#""1,5""#, r#""1e3""#, r#"".5""#, r#""NaN""#, "1.5", "true", "[[1]]", "{ a: 1 }",
+            ],
+        ),
+        (
+            "createDeal",
+            "CurrencyCode",
+            &currency,
+            &[r#""""#, r#""eur""#, r#""EURO""#, "XXX", "978"],
+        ),
+        (
+            "createDeal",
+            "Date",
+            &day,
+            &[
+                r#""""#,
+                r#""2026-2-3""#,
+                r#""2026-02-30""#,
+                r#""+2026-1-1""#,
+                r#""2026-02-03T00:00:00Z""#,
+                "20260203",
+            ],
+        ),
+        (
+            "createInteraction",
+            "DateTime",
+            &moment,
+            &[
+                r#""""#,
+                r#""2026-02-03""#,
+                r#""2026-02-03T25:00:00Z""#,
+                r#""2026-02-03T10:00:00""#,
+                "1770112800",
+            ],
+        ),
+    ];
+    let lost = "lost: createCompany(input: { name: \"Lost\" }) { position }";
+    for (field, scalar, input, values) in places {
+        let ty = format!("{}{}Input", field[..1].to_uppercase(), &field[1..]);
+        for value in values {
+            let documents = [
+                format!(
+                    "mutation {{ {lost} {field}(input: {}) {{ position }} }}",
+                    input(value)
+                ),
+                format!(
+                    "mutation($v: {scalar}! = {value}) {{ {lost} {field}(input: {}) {{ position }} }}",
+                    input("$v")
+                ),
+                format!(
+                    "mutation($v: {ty}! = {}) {{ {lost} {field}(input: $v) {{ position }} }}",
+                    input(value)
+                ),
+                format!(
+                    "mutation {{ {lost} ...a }} fragment a on Mutation {{ {field}(input: {}) {{ position }} }}",
+                    input(value)
+                ),
+            ];
+            for document in documents {
+                let answer = client.answer(&document, json!({})).await;
+                assert!(answer.get("data").is_none(), "{document}: {answer}");
+                assert_eq!(
+                    answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT",
+                    "{document}: {answer}"
+                );
+                let message = answer["errors"][0]["message"].as_str().unwrap();
+                assert!(
+                    message.ends_with(" is needed.") && !message.contains("arse"),
+                    "{document}: {message}"
+                );
+            }
+        }
+        // As an element of a variable, whose place is told.
+        let document = format!(
+            "mutation($v: {scalar}!) {{ {lost} {field}(input: {}) {{ position }} }}",
+            input("$v")
+        );
+        for value in [
+            json!({}),
+            json!([]),
+            json!(true),
+            json!("nonsense"),
+            json!("\u{0}"),
+        ] {
+            refused(&client, &document, json!({ "v": value })).await;
+        }
+    }
+    let document =
+        format!("mutation($v: CreateDealInput!) {{ {lost} createDeal(input: $v) {{ position }} }}");
+    let input = json!({ "name": "x", "amount": { "amount": "one", "currencyCode": "EUR" } });
+    assert_eq!(
+        refused(&client, &document, json!({ "v": input })).await,
+        "Variable \"$v\" has an invalid value at \"amount.amount\": A decimal number such as \"1234.50\" is needed."
+    );
+    let data = client
+        .query("{ companies { totalCount } deals { totalCount } }", json!({}))
+        .await;
+    assert_eq!(data["companies"]["totalCount"], 0);
+    assert_eq!(data["deals"]["totalCount"], 0);
+}
+
+#[test]
+fn every_scalar_of_ours_is_judged() {
+    let schema = include_str!("../../schema.graphql");
+    let scalars: Vec<_> = schema
+        .lines()
+        .filter_map(|line| line.strip_prefix("scalar ")?.split(' ').next())
+        .collect();
+    assert!(scalars.len() > 5);
+    let unjudged: Vec<_> = scalars
+        .into_iter()
+        .filter(|name| dealstream::api::judge(name).is_none())
+        .collect();
+    assert_eq!(unjudged, ["JSON"], "of JSON everything is good");
+}
+
+#[tokio::test]
 async fn an_id_of_the_wrong_kind_is_named() {
     let app = TestApp::new().await;
     let client = app.tenant().await;

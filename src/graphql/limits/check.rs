@@ -558,7 +558,13 @@ impl<'a> Uses<'a> {
         };
         let shape = self.shape;
         let fits = match (shape.input(name), value) {
-            (InputType::Custom, _) => return self.untyped(value),
+            (InputType::Custom(judge), _) => {
+                self.untyped(value)?;
+                // What has a variable in it is a list or an object.
+                let constant = value.clone().into_const().unwrap_or_default();
+                let judged = judge.map_or(Ok(()), |judge| judge(&constant));
+                return judged.map_err(|reason| Refusal::new(BAD_USER_INPUT, reason, Some(at)));
+            }
             (InputType::Scalar(Scalar::String | Scalar::Id), Value::String(_)) => true,
             (InputType::Scalar(Scalar::Boolean), Value::Boolean(_)) => true,
             (InputType::Scalar(scalar), Value::Number(number)) => scalar.takes_number(number),
@@ -611,7 +617,7 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// The value of a scalar of ours: anything, variables of any type included; only lists are bounded.
+    /// The size of a value of a scalar of ours, which may be anything, variables of any type included.
     fn untyped(&mut self, value: &Value) -> Result<(), Refusal> {
         self.nodes += 1;
         match value {

@@ -116,7 +116,9 @@ fn check(
         BaseType::Named(name) => name,
     };
     match (shape.input(name), value) {
-        (InputType::Custom, _) => Ok(()),
+        (InputType::Custom(judge), value) => {
+            judge.map_or(Ok(()), |judge| judge(value).map_err(str::to_owned))
+        }
         (InputType::Scalar(Scalar::String | Scalar::Id), Value::String(_)) => Ok(()),
         (InputType::Scalar(Scalar::Boolean), Value::Boolean(_)) => Ok(()),
         (InputType::Scalar(scalar), Value::Number(number)) => {

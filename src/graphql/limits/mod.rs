@@ -33,8 +33,8 @@ use super::eager::Distinct;
 use super::reading::Joining;
 use crate::db::asked::Asked;
 use check::Operation;
-pub use shape::IdKinds;
 use shape::Shape;
+pub use shape::{IdKinds, Judge, Judges};
 
 /// The document is not GraphQL.
 pub const PARSE_FAILED: &str = "GRAPHQL_PARSE_FAILED";
@@ -305,10 +305,11 @@ impl Documents {
         }
     }
 
-    /// Refuses ids of the wrong kind along with everything else that an input cannot be. Left to the executor, such an
-    /// id would fail its field when others have run, and make all of `data` null.
-    pub fn with_id_kinds(mut self, kinds: IdKinds) -> Self {
+    /// Refuses ids of the wrong kind, and what is no value of a scalar of ours, along with everything else that an input
+    /// cannot be. Left to the executor, they would fail their fields when others have run: a mutation among several.
+    pub fn with_own_inputs(mut self, kinds: IdKinds, judges: Judges) -> Self {
         self.shape.name_ids(kinds);
+        self.shape.judge_scalars(judges);
         self
     }
 

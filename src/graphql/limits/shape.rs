@@ -14,6 +14,12 @@ type Named<T> = HashMap<Box<str>, T>;
 /// argument it is, or of the input type that it is in, and its own name.
 pub type IdKinds = fn(of: &str, name: &str) -> Option<&'static str>;
 
+/// Tells what is wrong with a value of one scalar.
+pub type Judge = fn(&Value) -> Result<(), &'static str>;
+
+/// Who judges the values of a scalar, by its name; without a judge everything is good.
+pub type Judges = fn(scalar: &str) -> Option<Judge>;
+
 /// The types of a schema by name. Introspection types are not among them.
 pub(super) struct Shape {
     types: Named<Definition>,
@@ -34,7 +40,7 @@ enum Definition {
         fields: Named<Input>,
         one_of: bool,
     },
-    Scalar,
+    Scalar(Option<Judge>),
 }
 
 /// What a type can be as the type of an input.
@@ -45,8 +51,8 @@ pub(super) enum InputType<'a> {
         fields: &'a Named<Input>,
         one_of: bool,
     },
-    /// A scalar of ours, whose values its own parser judges.
-    Custom,
+    /// A scalar of ours.
+    Custom(Option<Judge>),
 }
 
 /// The scalars of the specification.
@@ -125,7 +131,7 @@ impl Shape {
                         .iter()
                         .any(|directive| directive.node.name.node == "oneOf");
                     let definition = match ty.node.kind {
-                        TypeKind::Scalar => Definition::Scalar,
+                        TypeKind::Scalar => Definition::Scalar(None),
                         TypeKind::Object(object) => fields(object.fields),
                         TypeKind::Interface(interface) => fields(interface.fields),
                         TypeKind::Union(_) => Definition::Union,
@@ -166,6 +172,15 @@ impl Shape {
                 }
                 Definition::Input { fields, .. } => name_all(name, fields),
                 _ => {}
+            }
+        }
+    }
+
+    /// Lets every scalar of ours know its judge.
+    pub(super) fn judge_scalars(&mut self, judges: Judges) {
+        for (name, definition) in &mut self.types {
+            if let Definition::Scalar(judge) = definition {
+                *judge = judges(name);
             }
         }
     }
@@ -223,7 +238,8 @@ impl Shape {
                 fields,
                 one_of: *one_of,
             },
-            _ => InputType::Custom,
+            Some(Definition::Scalar(judge)) => InputType::Custom(*judge),
+            _ => InputType::Custom(None),
         }
     }
 }
