@@ -131,7 +131,7 @@ fn mask(viewer: &Viewer, entity: &str, detail: &mut Value) {
     }
 }
 
-/// Which entries of the audit trail to list. All conditions must hold.
+/// Which entries of the audit trail to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct AuditEventFilter {
     /// By the user who acted.

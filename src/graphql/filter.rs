@@ -44,7 +44,8 @@ pub fn sought(text: String) -> Result<String> {
     Ok(text)
 }
 
-/// Conditions on a text. Upper and lower case differ in `eq` and `in`, and are alike in `contains` and `startsWith`.
+/// Conditions on a text. Upper and lower case differ in `eq` and `in`, and are alike in `contains` and `startsWith`. One
+/// that is null is none: use `isNull` for what is missing.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct StringFilter {
     /// Is exactly this text.
@@ -93,7 +94,7 @@ impl StringFilter {
     }
 }
 
-/// Conditions on a moment.
+/// Conditions on a moment. One that is null is none: use `isNull` for what is missing.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct DateTimeFilter {
     /// After this moment.
@@ -132,7 +133,7 @@ impl DateTimeFilter {
     }
 }
 
-/// Conditions on a day.
+/// Conditions on a day. One that is null is none: use `isNull` for what is missing.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct DateFilter {
     /// On this day.
@@ -167,7 +168,7 @@ impl DateFilter {
     }
 }
 
-/// Conditions on a whole number.
+/// Conditions on a whole number. One that is null is none: use `isNull` for what is missing.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct IntFilter {
     /// Is this number.
@@ -237,7 +238,7 @@ impl MoneyFilter {
     }
 }
 
-/// Conditions on a value of a fixed set.
+/// Conditions on a value of a fixed set. One that is null is none.
 #[derive(Debug, Clone, InputObject)]
 #[graphql(name_type)]
 pub struct EnumFilter<T: InputType> {
@@ -273,7 +274,7 @@ impl<T: InputType> EnumFilter<T> {
     }
 }
 
-/// Conditions on a reference to another record.
+/// Conditions on a reference to another record. One that is null is none: use `isNull` for what is missing.
 #[derive(Debug, Clone, InputObject)]
 #[graphql(name_type)]
 pub struct IdFilter<T: Kind> {

@@ -135,6 +135,15 @@ impl Check {
         }
     }
 
+    /// The value of a patch for a field that cannot be taken away, when there is one.
+    pub fn given<T>(&mut self, field: &str, value: MaybeUndefined<T>) -> Option<T> {
+        if value.is_null() {
+            let message = format!("{field} cannot be null: leave it out to keep what it is.");
+            self.problem(field, ProblemCode::Required, message);
+        }
+        value.take()
+    }
+
     /// Takes a value whose check answers a problem.
     pub fn take<T>(&mut self, checked: Result<T, Problem>) -> Option<T> {
         checked.map_err(|problem| self.problems.push(problem)).ok()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, InputObject, Object, SimpleObject};
+use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
 use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
@@ -43,22 +43,22 @@ pub struct SignInInput {
 #[derive(Debug, InputObject)]
 pub struct UpdateTenantInput {
     /// The name.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// The currency of sums, and of amounts for which none is given. Existing deals keep theirs.
-    currency_code: Option<CurrencyCode>,
+    currency_code: MaybeUndefined<CurrencyCode>,
     /// The time zone, by its name in the IANA time zone database, for example `Europe/Berlin`.
-    time_zone: Option<String>,
+    time_zone: MaybeUndefined<String>,
     /// Characters that passwords have at least, 10 to 128. It holds from the next time that somebody sets one; for who
     /// belongs to several tenants the strictest decides.
-    min_password_length: Option<i32>,
+    min_password_length: MaybeUndefined<i32>,
     /// Whether everybody needs a second factor to get in. When it is switched on, the sessions end of all who have none:
     /// they set one up when they sign in again. Set one up for yourself first.
-    mfa_required: Option<bool>,
+    mfa_required: MaybeUndefined<bool>,
     /// Days after which everybody has to sign in again, 1 to 90. What is shorter than before holds for open sessions too.
-    session_days: Option<i32>,
+    session_days: MaybeUndefined<i32>,
     /// Minutes without a refresh after which a session ends, 1 to 43,200. What is shorter than before holds for open
     /// sessions too.
-    idle_minutes: Option<i32>,
+    idle_minutes: MaybeUndefined<i32>,
     /// The version that you know. When the tenant has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -92,13 +92,13 @@ pub struct UpdateUserInput {
     /// The user to change.
     user_id: Id<User>,
     /// The name; 200 characters at most.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// What the user may do: a role, no more powerful than your own, or else a `customRoleId`.
     role: Option<Role>,
     /// The role of the tenant's own that the user gets.
     custom_role_id: Option<Id<CustomRole>>,
     /// Whether the user may sign in to this tenant.
-    is_active: Option<bool>,
+    is_active: MaybeUndefined<bool>,
     /// The version that you know. When the user has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -303,13 +303,19 @@ impl IdentityMutation {
             patch.set(
                 "name",
                 &mut user.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
             let assigned = roles::assigned(work, viewer, input.role, input.custom_role_id).await?;
             let (role, custom_role_id) = assigned.unzip();
             patch.set("role", &mut user.role, role);
             patch.set("customRoleId", &mut user.custom_role_id, custom_role_id);
-            patch.set("isActive", &mut user.is_active, input.is_active);
+            patch.set(
+                "isActive",
+                &mut user.is_active,
+                check.given("isActive", input.is_active),
+            );
             patch.expect_version(input.expected_version, user.version)?;
             if is_admin(&before) && !is_admin(&user) && !people::another_admin(work, user.id.uuid()).await? {
                 let field = if user.is_active { "role" } else { "isActive" };
@@ -386,13 +392,24 @@ impl IdentityMutation {
             patch.set(
                 "name",
                 &mut tenant.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
-            patch.set("currencyCode", &mut tenant.currency_code, input.currency_code);
-            let time_zone = input.time_zone.map(|zone| check.line("timeZone", &zone));
-            check.range("minPasswordLength", input.min_password_length, 10..=128);
-            check.range("sessionDays", input.session_days, 1..=90);
-            check.range("idleMinutes", input.idle_minutes, 1..=43_200);
+            patch.set(
+                "currencyCode",
+                &mut tenant.currency_code,
+                check.given("currencyCode", input.currency_code),
+            );
+            let time_zone = check
+                .given("timeZone", input.time_zone)
+                .map(|zone| check.line("timeZone", &zone));
+            let min_password_length = check.given("minPasswordLength", input.min_password_length);
+            let session_days = check.given("sessionDays", input.session_days);
+            let idle_minutes = check.given("idleMinutes", input.idle_minutes);
+            check.range("minPasswordLength", min_password_length, 10..=128);
+            check.range("sessionDays", session_days, 1..=90);
+            check.range("idleMinutes", idle_minutes, 1..=43_200);
             if let Some(zone) = &time_zone
                 && !queries::is_time_zone(work, zone).await?
             {
@@ -403,11 +420,15 @@ impl IdentityMutation {
             patch.set(
                 "minPasswordLength",
                 &mut tenant.min_password_length,
-                input.min_password_length,
+                min_password_length,
             );
-            patch.set("mfaRequired", &mut tenant.mfa_required, input.mfa_required);
-            patch.set("sessionDays", &mut tenant.session_days, input.session_days);
-            patch.set("idleMinutes", &mut tenant.idle_minutes, input.idle_minutes);
+            patch.set(
+                "mfaRequired",
+                &mut tenant.mfa_required,
+                check.given("mfaRequired", input.mfa_required),
+            );
+            patch.set("sessionDays", &mut tenant.session_days, session_days);
+            patch.set("idleMinutes", &mut tenant.idle_minutes, idle_minutes);
             patch.expect_version(input.expected_version, tenant.version)?;
             check.done()?;
             if tenant.mfa_required && !was_required {

@@ -268,7 +268,7 @@ pub async fn currency_or_tenants(ctx: &Context<'_>, given: Option<CurrencyCode>)
         .ok_or(Error::NotFound("tenant"))
 }
 
-/// Which users to list. All conditions must hold.
+/// Which users to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct UserFilter {
     /// By id.

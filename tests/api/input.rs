@@ -299,6 +299,71 @@ fn every_scalar_of_ours_is_judged() {
     assert_eq!(unjudged, ["JSON"], "of JSON everything is good");
 }
 
+/// What cannot be null is not just left as it is.
+#[tokio::test]
+async fn null_in_an_update_takes_the_value_away_or_is_refused() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let records = Records::of(&client, "Own").await;
+    let sdl = recipes::Sdl::get();
+    let (mut taken, mut refused) = (0, 0);
+    for field in sdl.fields("Mutation") {
+        let name = field.name.node.as_str();
+        // A sensitive value is never shown; of the two ways to give a role either may be null.
+        if !name.starts_with("update") || name == "updateSensitiveCompanyFields" {
+            continue;
+        }
+        let record = name["update".len()..].to_owned();
+        let key = [
+            "User",
+            "Tenant",
+            "Team",
+            "Role",
+            "Company",
+            "Contact",
+            "Deal",
+            "Pipeline",
+            "Interaction",
+        ]
+        .contains(&record.as_str())
+        .then(|| record.to_lowercase())
+        .unwrap_or_else(|| "stage".to_owned());
+        for input in sdl.inputs(&format!("Update{record}Input")) {
+            let given = input.name.node.as_str();
+            if !input.ty.node.nullable
+                || ["expectedVersion", "idempotencyKey", "role", "customRoleId"].contains(&given)
+            {
+                continue;
+            }
+            let mut arguments = recipes::arguments(name, &records);
+            arguments["input"][given] = Value::Null;
+            let (document, variables) = recipes::operation("Mutation", name, arguments);
+            let answer = sound(&client, &document, variables).await;
+            let payload = &answer["data"][name];
+            if payload["userErrors"] == json!([]) {
+                let shown = given.strip_suffix("Id").unwrap_or(given);
+                assert!(
+                    payload[&key].get(shown).is_some_and(Value::is_null),
+                    "{name} {given}: {answer:#}"
+                );
+                taken += 1;
+            } else {
+                let error = &payload["userErrors"][0];
+                assert_eq!(error["code"], "REQUIRED", "{name} {given}: {answer:#}");
+                // An interaction may be about this or that, but not about nothing.
+                let field = if name == "updateInteraction" && given.ends_with("Id") {
+                    json!(["input"])
+                } else {
+                    json!(["input", given])
+                };
+                assert_eq!(error["field"], field, "{name} {given}: {answer:#}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(taken > 20 && refused > 25, "{taken} {refused}");
+}
+
 #[tokio::test]
 async fn an_id_of_the_wrong_kind_is_named() {
     let app = TestApp::new().await;

@@ -37,13 +37,13 @@ pub struct CreateCompanyInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes of a company. What is left out stays as it is; null takes a value away.
+/// Changes of a company. What is left out stays as it is; null takes a value away that may be missing.
 #[derive(Debug, InputObject)]
 pub struct UpdateCompanyInput {
     /// The company to change.
     company_id: Id<Company>,
     /// The name; 200 characters at most.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// The internet domain.
     domain: MaybeUndefined<String>,
     /// The industry that the company works in.
@@ -195,7 +195,9 @@ impl CompanyMutation {
             patch.set(
                 "name",
                 &mut company.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
             let domain = check.patch("domain", input.domain, Check::optional_line);
             patch.set_or_clear("domain", &mut company.domain, domain);

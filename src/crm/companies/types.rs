@@ -154,7 +154,7 @@ struct Address<'a> {
     country_code: Option<&'a str>,
 }
 
-/// Which companies to list. All conditions must hold.
+/// Which companies to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct CompanyFilter {
     /// By id.

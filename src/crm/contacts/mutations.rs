@@ -48,13 +48,13 @@ pub struct CreateContactInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes of a contact. What is left out stays as it is; null takes a value away.
+/// Changes of a contact. What is left out stays as it is; null takes a value away that may be missing.
 #[derive(Debug, InputObject)]
 pub struct UpdateContactInput {
     /// The contact to change.
     contact_id: Id<Contact>,
     /// The full name; 200 characters at most.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// The e-mail address.
     email: MaybeUndefined<String>,
     /// The telephone number.
@@ -64,9 +64,9 @@ pub struct UpdateContactInput {
     /// The company that the contact works at.
     company_id: MaybeUndefined<Id<Company>>,
     /// How far the contact has come on the way to being a customer.
-    lifecycle_stage: Option<LifecycleStage>,
+    lifecycle_stage: MaybeUndefined<LifecycleStage>,
     /// Whether the contact is worked with.
-    record_status: Option<RecordStatus>,
+    record_status: MaybeUndefined<RecordStatus>,
     /// Where the contact came from.
     source: MaybeUndefined<String>,
     /// How promising the contact is, from 0 to 5.
@@ -183,7 +183,9 @@ impl ContactMutation {
             patch.set(
                 "name",
                 &mut contact.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
             let email = check.patch("email", input.email, Check::optional_email);
             patch.set_or_clear("email", &mut contact.email, email.map_value(Detail::from));
@@ -200,9 +202,10 @@ impl ContactMutation {
             patch.set(
                 "lifecycleStage",
                 &mut contact.lifecycle_stage,
-                input.lifecycle_stage,
+                check.given("lifecycleStage", input.lifecycle_stage),
             );
-            patch.set("recordStatus", &mut contact.record_status, input.record_status);
+            let record_status = check.given("recordStatus", input.record_status);
+            patch.set("recordStatus", &mut contact.record_status, record_status);
             let source = check.patch("source", input.source, Check::optional_line);
             patch.set_or_clear("source", &mut contact.source, source);
             check.range("rating", input.rating.value().copied(), RATING);

@@ -120,7 +120,7 @@ impl Contact {
     }
 }
 
-/// Which contacts to list. All conditions must hold.
+/// Which contacts to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct ContactFilter {
     /// By id.

@@ -50,17 +50,17 @@ pub struct CreateDealInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes of a deal. What is left out stays as it is; null takes a value away. To move the deal, use `moveDeal`.
+/// Changes of a deal. What is left out stays as it is; null takes a value away that may be missing. To move the deal, use `moveDeal`.
 #[derive(Debug, InputObject)]
 pub struct UpdateDealInput {
     /// The deal to change.
     deal_id: Id<Deal>,
     /// What the deal is about; 200 characters at most.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// What the deal is worth.
-    amount: Option<MoneyInput>,
+    amount: MaybeUndefined<MoneyInput>,
     /// How likely the deal is to be won, in percent. Only an open deal can be given one.
-    win_probability: Option<i32>,
+    win_probability: MaybeUndefined<i32>,
     /// The person that the deal is made with.
     contact_id: MaybeUndefined<Id<Contact>>,
     /// The company that the deal is made with.
@@ -261,9 +261,11 @@ impl DealMutation {
             patch.set(
                 "name",
                 &mut deal.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
-            if let Some(money) = &input.amount {
+            if let Some(money) = check.given("amount", input.amount) {
                 let mut current = Money::from_minor(deal.amount, deal.currency_code);
                 if let Some(units) = check.take(money.minor_units("amount")) {
                     let new = Money::from_minor(units, money.currency_code);
@@ -271,12 +273,13 @@ impl DealMutation {
                     (deal.amount, deal.currency_code) = (units, money.currency_code);
                 }
             }
-            check.range("winProbability", input.win_probability, 0..=100);
-            if deal.status != DealStatus::Open && input.win_probability.is_some() {
+            let win_probability = check.given("winProbability", input.win_probability);
+            check.range("winProbability", win_probability, 0..=100);
+            if deal.status != DealStatus::Open && win_probability.is_some() {
                 let message = "The deal is closed, its probability is settled.";
                 check.problem("winProbability", ProblemCode::NotAllowed, message);
             }
-            patch.set("winProbability", &mut deal.win_probability, input.win_probability);
+            patch.set("winProbability", &mut deal.win_probability, win_probability);
             let references = [
                 (
                     "contactId",

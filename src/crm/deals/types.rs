@@ -216,7 +216,7 @@ impl DealStageChange {
     }
 }
 
-/// Which deals to list. All conditions must hold.
+/// Which deals to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct DealFilter {
     /// By id.

@@ -51,19 +51,19 @@ pub struct CreateInteractionInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes of an interaction. What is left out stays as it is; null takes a value away.
+/// Changes of an interaction. What is left out stays as it is; null takes a value away that may be missing.
 #[derive(Debug, InputObject)]
 pub struct UpdateInteractionInput {
     /// The interaction to change.
     interaction_id: Id<Interaction>,
     /// What sort of interaction it is.
-    kind: Option<InteractionKind>,
+    kind: MaybeUndefined<InteractionKind>,
     /// Who began it.
     direction: MaybeUndefined<InteractionDirection>,
     /// The means by which it takes place.
     channel: MaybeUndefined<String>,
     /// What it is about; 200 characters at most.
-    subject: Option<String>,
+    subject: MaybeUndefined<String>,
     /// What was said or written; 20,000 characters at most.
     content: MaybeUndefined<String>,
     /// What came of it; 20,000 characters at most.
@@ -73,7 +73,7 @@ pub struct UpdateInteractionInput {
     /// The time that it is planned for. While it is only planned, `occurredAt` follows.
     scheduled_at: MaybeUndefined<DateTime>,
     /// When it happened.
-    occurred_at: Option<DateTime>,
+    occurred_at: MaybeUndefined<DateTime>,
     /// When it was completed. Null makes it an interaction that is still to come.
     completed_at: MaybeUndefined<DateTime>,
     /// The person that it is with.
@@ -246,11 +246,13 @@ impl InteractionMutation {
                 queries::find_for_update(work, input.interaction_id, "interactionId").await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
             let (was_planned, was_completed) = (interaction.is_planned(), interaction.completed_at.is_some());
-            patch.set("kind", &mut interaction.kind, input.kind);
+            patch.set("kind", &mut interaction.kind, check.given("kind", input.kind));
             patch.set_or_clear("direction", &mut interaction.direction, input.direction);
             let channel = check.patch("channel", input.channel, Check::optional_line);
             patch.set_or_clear("channel", &mut interaction.channel, channel);
-            let subject = input.subject.map(|subject| check.line("subject", &subject));
+            let subject = check
+                .given("subject", input.subject)
+                .map(|subject| check.line("subject", &subject));
             patch.set("subject", &mut interaction.subject, subject);
             let content = check.patch("content", input.content, Check::optional_text);
             patch.set_or_clear("content", &mut interaction.content, content);
@@ -261,7 +263,8 @@ impl InteractionMutation {
             let scheduled_at = check.patch("scheduledAt", input.scheduled_at, Check::moment);
             let planned_at = scheduled_at.value().copied().filter(|_| was_planned);
             patch.set_or_clear("scheduledAt", &mut interaction.scheduled_at, scheduled_at);
-            let occurred_at = check.moment("occurredAt", input.occurred_at).or(planned_at);
+            let occurred_at = check.given("occurredAt", input.occurred_at);
+            let occurred_at = check.moment("occurredAt", occurred_at).or(planned_at);
             patch.set("occurredAt", &mut interaction.occurred_at, occurred_at);
             let completed_at = check.patch("completedAt", input.completed_at, Check::moment);
             patch.set_or_clear("completedAt", &mut interaction.completed_at, completed_at);

@@ -111,7 +111,7 @@ impl Interaction {
     }
 }
 
-/// Which interactions to list. All conditions must hold.
+/// Which interactions to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct InteractionFilter {
     /// By id.

@@ -50,9 +50,9 @@ pub struct UpdatePipelineInput {
     /// The pipeline to change.
     pipeline_id: Id<Pipeline>,
     /// The name; no other pipeline has it.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// True makes this the pipeline that new deals go into when nothing else is said.
-    is_default: Option<bool>,
+    is_default: MaybeUndefined<bool>,
     /// The version that you know. When the pipeline has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -97,11 +97,11 @@ pub struct UpdatePipelineStageInput {
     /// The stage to change.
     stage_id: Id<PipelineStage>,
     /// The name; no other stage of the pipeline has it.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// The new place in the pipeline, counted from 1; the others make room.
-    position: Option<i32>,
+    position: MaybeUndefined<i32>,
     /// How likely a deal that enters this stage is to be won, in percent. Deals that are in it keep theirs.
-    win_probability: Option<i32>,
+    win_probability: MaybeUndefined<i32>,
     /// Days after which a deal that has not left this stage counts as rotting; null for never.
     rotting_after_days: MaybeUndefined<i32>,
     /// The version that you know. When the stage has changed since, nothing is done and `CONFLICT` tells what differs.
@@ -316,14 +316,17 @@ impl PipelineMutation {
             patch.set(
                 "name",
                 &mut pipeline.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
-            if pipeline.is_default && input.is_default == Some(false) {
+            let is_default = check.given("isDefault", input.is_default);
+            if pipeline.is_default && is_default == Some(false) {
                 let message = "A tenant always has a default pipeline: make another one the default instead.";
                 check.problem("isDefault", ProblemCode::NotAllowed, message);
             }
-            let becomes_default = !pipeline.is_default && input.is_default == Some(true);
-            patch.set("isDefault", &mut pipeline.is_default, input.is_default);
+            let becomes_default = !pipeline.is_default && is_default == Some(true);
+            patch.set("isDefault", &mut pipeline.is_default, is_default);
             patch.expect_version(input.expected_version, pipeline.version)?;
             check.done()?;
             if !patch.is_empty() {
@@ -440,9 +443,11 @@ impl PipelineMutation {
             patch.set(
                 "name",
                 &mut stage.name,
-                input.name.map(|name| check.line("name", &name)),
+                check
+                    .given("name", input.name)
+                    .map(|name| check.line("name", &name)),
             );
-            let probability = input.win_probability;
+            let probability = check.given("winProbability", input.win_probability);
             let probability = probability
                 .map(|given| win_probability(&mut check, "winProbability", stage.kind, Some(given)));
             patch.set("winProbability", &mut stage.win_probability, probability);
@@ -456,8 +461,9 @@ impl PipelineMutation {
                 &mut stage.rotting_after_days,
                 input.rotting_after_days,
             );
-            check.range("position", input.position, 1..=stages.len() as i32);
-            patch.set("position", &mut stage.position, input.position);
+            let position = check.given("position", input.position);
+            check.range("position", position, 1..=stages.len() as i32);
+            patch.set("position", &mut stage.position, position);
             patch.expect_version(input.expected_version, stage.version)?;
             check.done()?;
             if patch.is_empty() {

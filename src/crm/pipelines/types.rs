@@ -168,7 +168,7 @@ impl PipelineStage {
     }
 }
 
-/// Which pipelines to list. All conditions must hold.
+/// Which pipelines to list. All conditions must hold. One that is null is none, as if left out.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct PipelineFilter {
     /// By id.

@@ -29,19 +29,19 @@ pub struct CreateRoleInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes of a role. What is left out stays as it is; null takes a value away.
+/// Changes of a role. What is left out stays as it is; null takes a value away that may be missing.
 #[derive(Debug, InputObject)]
 pub struct UpdateRoleInput {
     /// The role to change.
     role_id: Id<CustomRole>,
     /// The name; 200 characters at most. No other role of the tenant has it.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// What the role is for; 20,000 characters at most.
     description: MaybeUndefined<String>,
     /// Everything that the role permits from now on: nothing that you may not do yourself.
-    permissions: Option<Vec<Permission>>,
+    permissions: MaybeUndefined<Vec<Permission>>,
     /// Whose records the role reaches: no more than you reach yourself.
-    scopes: Option<RecordScopesInput>,
+    scopes: MaybeUndefined<RecordScopesInput>,
     /// The version that you know. When the role has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -220,12 +220,20 @@ impl RoleMutation {
             let mut role = queries::find_for_update(work, input.role_id).await?;
             let before = role.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            let name = input.name.map(|name| check.line("name", &name));
+            let name = check
+                .given("name", input.name)
+                .map(|name| check.line("name", &name));
             patch.set("name", &mut role.name, name);
             let description = check.patch("description", input.description, Check::optional_text);
             patch.set_or_clear("description", &mut role.description, description);
-            patch.set("permissions", &mut role.permissions, input.permissions.map(names));
-            let scopes = input.scopes.map(|scopes| scopes.over(before.scopes));
+            patch.set(
+                "permissions",
+                &mut role.permissions,
+                check.given("permissions", input.permissions).map(names),
+            );
+            let scopes = check
+                .given("scopes", input.scopes)
+                .map(|scopes| scopes.over(before.scopes));
             patch.set("scopes", &mut role.scopes, scopes);
             patch.expect_version(input.expected_version, role.version)?;
             check.done()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_graphql::{Context, InputObject, Object, SimpleObject};
+use async_graphql::{Context, InputObject, MaybeUndefined, Object, SimpleObject};
 
 use super::model::Whole;
 use super::{Team, TeamMember, queries};
@@ -45,9 +45,9 @@ pub struct UpdateTeamInput {
     /// The team to change.
     team_id: Id<Team>,
     /// The name; 200 characters at most. No other team of the tenant has it.
-    name: Option<String>,
+    name: MaybeUndefined<String>,
     /// Everybody who is in the team from now on; 500 users at most.
-    members: Option<Vec<TeamMemberInput>>,
+    members: MaybeUndefined<Vec<TeamMemberInput>>,
     /// The version that you know. When the team has changed since, nothing is done and `CONFLICT` tells what differs.
     expected_version: Option<i32>,
     /// A text of your choice that makes a retry safe: the same key and input are answered the same, and done once.
@@ -175,9 +175,13 @@ impl TeamMutation {
             let (mut team, mut now) = queries::find_for_update(work, input.team_id).await?;
             let before = now.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            let name = input.name.map(|name| check.line("name", &name));
+            let name = check
+                .given("name", input.name)
+                .map(|name| check.line("name", &name));
             patch.set("name", &mut team.name, name);
-            let given = input.members.map(|given| members(&mut check, given));
+            let given = check
+                .given("members", input.members)
+                .map(|given| members(&mut check, given));
             patch.set("members", &mut now, given);
             patch.expect_version(input.expected_version, team.version)?;
             check.done()?;

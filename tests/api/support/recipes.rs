@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use async_graphql::parser::parse_schema;
 use async_graphql::parser::types::{
-    BaseType, FieldDefinition, Type, TypeDefinition, TypeKind, TypeSystemDefinition,
+    BaseType, FieldDefinition, InputValueDefinition, Type, TypeDefinition, TypeKind, TypeSystemDefinition,
 };
 use dealstream::auth::{Origin, Permission};
 use dealstream::db::id::{read_id, write_id};
@@ -75,6 +75,14 @@ impl Sdl {
             Some(TypeKind::Interface(interface)) => {
                 interface.fields.iter().map(|field| &field.node).collect()
             }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The fields of an input type.
+    pub fn inputs(&self, name: &str) -> Vec<&InputValueDefinition> {
+        match self.ty(name).map(|ty| &ty.kind) {
+            Some(TypeKind::InputObject(input)) => input.fields.iter().map(|field| &field.node).collect(),
             _ => Vec::new(),
         }
     }
