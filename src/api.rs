@@ -28,6 +28,7 @@ use crate::crypto::Vault;
 use crate::db::id::{Kind, read_id};
 use crate::error::{Error, Result};
 use crate::founding::FoundingMutation;
+use crate::graphql::apart::Apart;
 use crate::graphql::connection::Cursor;
 use crate::graphql::limits::{self, CheckedBefore, Documents, Judge, Limits};
 use crate::graphql::scalar::{CurrencyCode, Date, DateTime, Decimal, OwnScalar};
@@ -69,9 +70,14 @@ pub struct Query(
     NodeQuery,
 );
 
-/// What can be changed.
+/// The root of all mutations.
+pub type Mutation = Apart<Mutations>;
+
+/// What can be changed. Of several mutations in a request each is made by itself, one after the other. One that fails is
+/// null and has an entry in `errors`; it neither takes back those before it nor keeps those after it from being made.
 #[derive(MergedObject, Default)]
-pub struct Mutation(
+#[graphql(name = "Mutation")]
+pub struct Mutations(
     FoundingMutation,
     IdentityMutation,
     RoleMutation,

@@ -2,8 +2,9 @@
 //!
 //! [`context`] what an operation carries · [`guard`] permissions of root fields · [`reading`] what queries read from · [`loader`] one statement per level ·
 //! [`connection`] pages · [`filter`] typed filters · [`input`] checks of what people type · [`mutation`] one form for
-//! every change · [`eager`] objects in answers · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
+//! every change · [`apart`] mutations that fail one by one · [`eager`] objects in answers · [`stream`] the frames of subscriptions · [`change`] what they tell of a record · [`id`], [`scalar`] values · [`detail`] contact details and who sees them · [`problem`] errors · [`reach`] whose records are seen · [`shown`] what mutations answer · [`limits`] what a document may cost.
 
+pub mod apart;
 pub mod change;
 pub mod connection;
 pub mod context;

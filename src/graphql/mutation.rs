@@ -1,5 +1,6 @@
 //! The one form of every mutation: a unit of work, its position, and errors that a person can mend.
 
+use async_graphql::parser::types::Selection;
 use async_graphql::{Context, SimpleObject};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -18,7 +19,7 @@ use crate::events::work::Answer;
 use crate::events::{Position, Work};
 
 /// Characters of an idempotency key at most.
-const MAX_KEY: usize = 200;
+pub const MAX_KEY: usize = 200;
 
 /// What every mutation answers besides the record.
 #[derive(Debug, SimpleObject)]
@@ -75,8 +76,9 @@ impl Outcome {
 }
 
 /// Input fields that are not compared: a fast hash of a password, or of a tax id, would give it away to who gets hold of
-/// the table.
-const SECRETS: [&str; 6] = [
+/// the table. A key may come with the input once, and with the request another time.
+const NOT_COMPARED: [&str; 7] = [
+    "idempotencyKey",
     "password",
     "currentPassword",
     "newPassword",
@@ -85,9 +87,9 @@ const SECRETS: [&str; 6] = [
     "bankAccount",
 ];
 
-fn without_secrets(mut input: serde_json::Value) -> serde_json::Value {
+fn compared(mut input: serde_json::Value) -> serde_json::Value {
     if let Some(fields) = input.as_object_mut() {
-        fields.retain(|name, _| !SECRETS.contains(&name.as_str()));
+        fields.retain(|name, _| !NOT_COMPARED.contains(&name.as_str()));
     }
     input
 }
@@ -238,6 +240,12 @@ where
     }
 }
 
+/// Whether an operation is this one field.
+fn is_alone(ctx: &Context<'_>) -> bool {
+    let roots = &ctx.query_env.operation.node.selection_set.node.items;
+    matches!(&roots[..], [only] if matches!(only.node, Selection::Field(_)))
+}
+
 async fn recall_now<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<Option<(T, Position)>> {
     let unit = session.work().await?;
     once.recall(&unit).await
@@ -246,11 +254,13 @@ async fn recall_now<T: DeserializeOwned>(session: &Session, once: &Once) -> Resu
 impl Once {
     fn new(ctx: &Context<'_>, operation: &'static str, key: Option<String>) -> Result<Option<Self>> {
         let session = ctx.session();
-        // A key of the request is shared by all its mutations: each is known by the name of its answer too.
+        // A key of the request is shared by all its mutations: of several, each is known by the name of its answer too.
         let field = ctx.field();
-        let of_request = session
-            .idempotency_key()
-            .map(|key| (key.to_owned(), field.alias().unwrap_or(field.name())));
+        let part = match is_alone(ctx) {
+            true => "",
+            false => field.alias().unwrap_or(field.name()),
+        };
+        let of_request = session.idempotency_key().map(|key| (key.to_owned(), part));
         let Some((mut key, part)) = key.map(|key| (key, "")).or(of_request) else {
             return Ok(None);
         };
@@ -267,7 +277,7 @@ impl Once {
             .map_err(|_| Error::BadInput("The input cannot be read.".to_owned()))?;
         let input: Vec<_> = arguments
             .into_iter()
-            .map(|(name, value)| (name, value.into_json().ok().map(without_secrets)))
+            .map(|(name, value)| (name, value.into_json().ok().map(compared)))
             .collect();
         let input = serde_json::to_vec(&input).map_err(Error::internal)?;
         let input_hash = Sha256::digest(&input).to_vec();

@@ -30,6 +30,7 @@ use super::{Backend, Http, charge, sse, trace, websocket};
 use crate::auth::{Origin, throttle};
 use crate::error::Error;
 use crate::graphql::limits::{Prepared, Refusal};
+use crate::graphql::mutation::MAX_KEY;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -466,12 +467,15 @@ pub(super) fn bearer(header: &str) -> Option<&str> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refused> {
-    match headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::to_str) {
-        None => Ok(None),
-        Some(Ok(key)) if (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
-        Some(_) => Err(Refused::new(
+    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let visible = |key: &&str| key.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    match key.to_str().ok().filter(visible) {
+        Some(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Refused::new(
             StatusCode::BAD_REQUEST,
-            "An Idempotency-Key has 1 to 255 visible characters of ASCII.",
+            format!("An Idempotency-Key has between 1 and {MAX_KEY} visible characters of ASCII."),
         )),
     }
 }

@@ -319,8 +319,16 @@ async fn the_idempotency_key_reaches_the_session() {
     let wire = Wire::start().await;
     let reply = wire.post("idempotency-key: again-1", "mutation { change }").await;
     assert_eq!(reply.json()["data"]["change"], "again-1");
-    let long = format!("idempotency-key: {}", "x".repeat(256));
-    assert_eq!(wire.post(&long, "mutation { change }").await.status, 400);
+    let longest = format!("idempotency-key: {}", "x".repeat(200));
+    assert_eq!(wire.post(&longest, "mutation { change }").await.status, 200);
+    for bad in [
+        format!("{longest}x"),
+        "idempotency-key:".to_owned(),
+        "idempotency-key: a\tb".to_owned(),
+        "idempotency-key: ä".to_owned(),
+    ] {
+        assert_eq!(wire.post(&bad, "mutation { change }").await.status, 400, "{bad}");
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,68 @@ async fn a_header_does_what_the_input_does() {
 }
 
 #[tokio::test]
+async fn a_key_is_the_same_in_the_header_and_in_the_input() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let by_header = client.with_idempotency_key("one");
+    let first = create(&by_header, json!({ "name": "Acme" })).await;
+    for client in [&client, &by_header] {
+        let again = create(client, json!({ "name": "Acme", "idempotencyKey": "one" })).await;
+        assert_eq!(again, first);
+    }
+    let other = create(&client, json!({ "name": "Other", "idempotencyKey": "one" })).await;
+    assert_eq!(other["userErrors"][0]["code"], "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(companies(&client).await, 1);
+}
+
+#[tokio::test]
+async fn the_mutations_of_a_request_share_its_key_and_are_done_once_each() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let by_header = client.with_idempotency_key("one");
+    let document = r#"mutation {
+        a: createCompany(input: { name: "Acme" }) { company { id } }
+        b: createCompany(input: { name: "Acme" }) { company { id } }
+        createCompany(input: { name: "Acme" }) { company { id } }
+    }"#;
+    let first = by_header.query(document, json!({})).await;
+    assert_ne!(first["a"], first["b"]);
+    assert_eq!(by_header.query(document, json!({})).await, first);
+    // What is done of a request is not done again with the rest of it.
+    let more = document.replace(
+        "}\n    }",
+        "}\n        c: createCompany(input: { name: \"C\" }) { company { id } }\n    }",
+    );
+    let again = by_header.query(&more, json!({})).await;
+    assert_eq!((&again["a"], &again["b"]), (&first["a"], &first["b"]));
+    assert!(again["c"]["company"]["id"].is_string(), "{again}");
+    assert_eq!(companies(&client).await, 4);
+}
+
+#[tokio::test]
+async fn mutations_of_a_request_fail_one_by_one() {
+    let app = TestApp::new().await;
+    let admin = app.tenant().await;
+    let sales = app.user(&admin, Role::Sales).await;
+    let document = r#"mutation {
+        a: createCompany(input: { name: "A" }) { company { name } }
+        updateTenant(input: { name: "Mine" }) { tenant { name } }
+        b: createCompany(input: { name: "B" }) { company { name } }
+    }"#;
+    let answer = sales.answer(document, json!({})).await;
+    let company = |name: &str| json!({ "company": { "name": name } });
+    assert_eq!(
+        answer["data"],
+        json!({ "a": company("A"), "updateTenant": null, "b": company("B") })
+    );
+    let errors = answer["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{answer}");
+    assert_eq!(errors[0]["path"], json!(["updateTenant"]));
+    assert_eq!(errors[0]["extensions"]["code"], "FORBIDDEN");
+    assert_eq!(companies(&admin).await, 2);
+}
+
+#[tokio::test]
 async fn a_key_belongs_to_its_user_and_tenant() {
     let app = TestApp::new().await;
     let client = app.tenant().await;
