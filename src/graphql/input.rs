@@ -6,6 +6,7 @@ use async_graphql::MaybeUndefined;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use serde::Serialize;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::scalar;
 use crate::auth::strength::Rules;
@@ -30,7 +31,7 @@ impl Check {
 
     /// A line that must be there: white space around it is dropped.
     pub fn line(&mut self, field: &str, text: &str) -> String {
-        let text = text.trim();
+        let text = trimmed(text);
         if text.is_empty() {
             self.problem(
                 field,
@@ -163,7 +164,7 @@ impl Check {
 
     fn optional(&mut self, field: &str, text: Option<String>, max: usize, lines: bool) -> Option<String> {
         let text = text?;
-        let text = text.trim();
+        let text = trimmed(&text);
         self.characters(field, text, max, lines);
         (!text.is_empty()).then(|| text.to_owned())
     }
@@ -178,7 +179,7 @@ impl Check {
             );
         } else if text
             .chars()
-            .any(|c| c.is_control() && !(lines && matches!(c, '\n' | '\r' | '\t')))
+            .any(|c| is_control(c) && !(lines && matches!(c, '\n' | '\r' | '\t')))
         {
             self.problem(
                 field,
@@ -187,6 +188,30 @@ impl Check {
             );
         }
     }
+}
+
+/// A text without the white space around it; nothing, if nothing of it can be seen.
+fn trimmed(text: &str) -> &str {
+    let text =
+        text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'));
+    // A control character is left to be named.
+    if text.chars().any(|c| is_visible(c) || is_control(c)) {
+        text
+    } else {
+        ""
+    }
+}
+
+/// Whether a sign is seen. One that is not may still belong to a text: it joins letters, or parts of an emoji.
+fn is_visible(c: char) -> bool {
+    let blank = matches!(c, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
+    !blank && !c.is_whitespace() && c.general_category() != GeneralCategory::Format
+}
+
+/// Whether a sign commands rather than tells: one of them turns round what stands behind it, so that a text reads as
+/// another.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}')
 }
 
 /// Whether a moment lies within the years 1900 to 9999.
@@ -206,7 +231,7 @@ pub fn is_email(text: &str) -> bool {
     };
     let plain = |part: &str| {
         !part.is_empty()
-            && !part.contains(|c: char| c.is_whitespace() || c.is_control() || "@,;<>()\"".contains(c))
+            && !part.contains(|c: char| !is_visible(c) || is_control(c) || "@,;<>()\"".contains(c))
     };
     plain(local)
         && plain(domain)

@@ -793,15 +793,57 @@ async fn a_name_of_ten_megabytes_is_too_long() {
     )
     .await;
     assert_eq!(code, "TOO_LONG");
-    for empty in ["", "   ", "\t\n"] {
-        let (path, code) = mended(
-            &client,
-            "createCompany",
-            "company { id }",
-            json!({ "name": empty }),
-        )
-        .await;
-        assert_eq!((path, code.as_str()), (input("name"), "REQUIRED"));
+    // What cannot be seen is no name, and what makes it read as another is none either.
+    let empty = [
+        "",
+        "   ",
+        "\t\n",
+        "\u{200b}",
+        "\u{feff}",
+        "\u{a0}\u{2060}",
+        "\u{ad}",
+        "\u{200d}\u{200d}",
+        "\u{2066}\u{2069}",
+        "\u{3164}",
+        "\u{2800} \u{2800}",
+    ];
+    let empty = empty.map(|name| (name, "REQUIRED"));
+    for (name, wanted) in empty.into_iter().chain([
+        ("Acme \u{202e}dtL", "INVALID"),
+        ("\u{202a}", "INVALID"),
+        ("\u{7}", "INVALID"),
+    ]) {
+        let input_of_it = json!({ "name": name });
+        let (path, code) = mended(&client, "createCompany", "company { id }", input_of_it).await;
+        assert_eq!((path, code.as_str()), (input("name"), wanted), "{name:?}");
+    }
+    let (path, code) = mended(
+        &client,
+        "createCompany",
+        "company { id }",
+        json!({ "name": "x", "email": "a\u{200b}@b.example" }),
+    )
+    .await;
+    assert_eq!((path, code.as_str()), (input("email"), "INVALID"));
+    // What joins letters or parts of an emoji stays; what stands unseen around a name goes.
+    let seen = [
+        "می\u{200c}خواهم",
+        "🏳️\u{200d}🌈",
+        "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+        "\u{2067}שלום\u{2069}",
+    ];
+    for name in seen {
+        for typed in [name.to_owned(), format!("\u{feff} {name}\u{200b}\n")] {
+            let payload = client
+                .mutate(
+                    "createCompany",
+                    "CreateCompanyInput",
+                    "company { name }",
+                    json!({ "name": typed }),
+                )
+                .await;
+            assert_eq!(payload["company"]["name"], name);
+        }
     }
 }
 
