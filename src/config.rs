@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::error::{ContextKind, ContextValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -484,6 +485,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The variable of the setting that an error of the command line is about.
+    pub fn variable_of<'a>(error: &clap::Error, command: &'a clap::Command) -> Option<&'a str> {
+        let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+            return None;
+        };
+        let named = argument.split_whitespace().next()?.strip_prefix("--")?;
+        variables(command)
+            .find(|(_, argument)| argument.get_long() == Some(named))
+            .map(|(variable, _)| variable)
     }
 
     /// The secrets that are given as files: for every secret setting `NAME` a variable `NAME_FILE` may name a file to

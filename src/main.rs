@@ -150,16 +150,30 @@ fn run() -> Result<(), String> {
         1.min(arguments.len())..,
         secrets.into_iter().chain(std::env::args_os().skip(1)),
     );
-    let Cli { command, mut config } =
-        Cli::from_arg_matches(&command.get_matches_from(arguments)).map_err(|error| error.to_string())?;
+    let matches = command.clone().try_get_matches_from(arguments);
+    let matches = matches.unwrap_or_else(|error| {
+        let _ = error.print();
+        if let Some(variable) = Config::variable_of(&error, &command) {
+            eprintln!("In the environment, or in .env, this setting is {variable}.");
+        }
+        std::process::exit(error.exit_code())
+    });
+    let Cli { command, mut config } = Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?;
     let command = command.unwrap_or(Command::Serve);
     if matches!(command, Command::Schema) {
         print!("{}", api::sdl());
         return Ok(());
     }
     telemetry::init(&config)?;
+    // What cannot do is refused before anything is made.
     if let Some(secret) = &config.jwt_secret {
         token::check_secret(secret.expose_secret().as_bytes())?;
+    }
+    if let Some(url) = &config.redis_url {
+        events::Redis::new(url)?;
+    }
+    if let Some(url) = &config.database_url {
+        Database::check_url(url)?;
     }
     // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
@@ -417,6 +431,11 @@ fn banner(config: &Config, address: SocketAddr, embedded: bool, demo: bool) -> S
         lines.push(
             "             grace@globex.example, tenant Globex Realty, password dealstream-demo".to_owned(),
         );
+        if !address.ip().is_loopback() {
+            lines.push(
+                "             Everybody who reaches this address can do so: see DEALSTREAM_DEMO.".to_owned(),
+            );
+        }
     }
     if embedded {
         let data = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());

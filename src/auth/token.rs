@@ -78,7 +78,14 @@ pub struct Tokens {
 /// # Errors
 /// A sentence for the operator.
 pub fn check_secret(secret: &[u8]) -> Result<(), String> {
-    if secret.len() < MIN_SECRET_BYTES || secret.iter().all(|byte| *byte == secret[0]) {
+    // One and the same, over and over, is no longer than once.
+    let repeats = |length: usize| {
+        secret
+            .iter()
+            .zip(&secret[length..])
+            .all(|(one, next)| one == next)
+    };
+    if secret.len() < MIN_SECRET_BYTES || (1..=secret.len() / 2).any(repeats) {
         return Err(format!(
             "JWT_SECRET is too weak: give at least {MIN_SECRET_BYTES} random bytes."
         ));

@@ -32,10 +32,11 @@ struct Answer {
 pub async fn migrate(url: &str) -> Result<usize, String> {
     let mut conn = AsyncPgConnection::establish(url)
         .await
-        .map_err(|error| format!("PostgreSQL cannot be reached: {error}"))?;
+        .map_err(|error| format!("The PostgreSQL of DATABASE_URL cannot be reached: {error}"))?;
     if is_current(&mut conn).await {
         return Ok(0);
     }
+    check_roles(&mut conn).await?;
     let setup = "SET lock_timeout = '15s'; SET client_min_messages = warning";
     conn.batch_execute(setup)
         .await
@@ -63,6 +64,40 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
         done.map_err(|error| format!("the database could not be migrated: {error}"))
     });
     done.await.map_err(|error| error.to_string())?
+}
+
+#[derive(QueryableByName)]
+struct Needed {
+    #[diesel(sql_type = Nullable<Text>)]
+    statements: Option<String>,
+}
+
+/// Tells a login that may not make the roles, which belong to the whole of PostgreSQL, all that somebody else has to do.
+async fn check_roles(conn: &mut AsyncPgConnection) -> Result<(), String> {
+    let needed: Needed = diesel::sql_query(format!(
+        "WITH role AS MATERIALIZED (
+             SELECT name, exists(SELECT FROM pg_roles WHERE rolname = name) AS is_there
+               FROM unnest('{{{RUNTIME_ROLE},{DIRECTORY_ROLE},{SCOPED_ROLE}}}'::name[]) AS name)
+         SELECT string_agg(statement, ' ' ORDER BY place, statement) AS statements FROM (
+             SELECT 1 AS place, format('CREATE ROLE %I NOLOGIN;', name) AS statement FROM role WHERE NOT is_there
+             UNION ALL
+             SELECT 2, format('GRANT {RUNTIME_ROLE} TO %I;', name) FROM role
+              WHERE name = '{SCOPED_ROLE}'
+                AND CASE WHEN is_there THEN NOT pg_has_role(name, '{RUNTIME_ROLE}', 'MEMBER') ELSE true END
+             UNION ALL
+             SELECT 3, format('GRANT %I TO %I;', name, session_user) FROM role
+              WHERE CASE WHEN is_there THEN NOT pg_has_role(session_user, name, 'MEMBER') ELSE true END) AS step
+          WHERE NOT (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = session_user)"
+    ))
+    .get_result(conn)
+    .await
+    .map_err(|error| error.to_string())?;
+    match needed.statements {
+        None => Ok(()),
+        Some(statements) => Err(format!(
+            "The login of DATABASE_URL may not make the roles that keep tenants apart. Let a superuser run: {statements}"
+        )),
+    }
 }
 
 #[derive(QueryableByName)]

@@ -14,6 +14,7 @@ use std::{
 };
 
 use dealstream::db::embedded::{Embedded, EmbeddedError};
+use dealstream::db::{Database, migrate};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::NoTls;
 
@@ -26,6 +27,26 @@ async fn ask(url: &str, sql: &str) -> Result<i32, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client.query_one(sql, &[]).await?.get(0))
+}
+
+/// All that a superuser has to do is told at once.
+#[tokio::test]
+async fn a_login_that_may_not_make_roles_is_told_which_and_then_migrates() {
+    let folder = Folder::new("roles");
+    let server = Embedded::start(folder.path()).unwrap();
+    let mighty = server.url();
+    for statement in ["CREATE ROLE plain LOGIN", "CREATE DATABASE plain OWNER plain"] {
+        tell(&mighty, statement).await;
+    }
+    let (_, rest) = mighty.split_once('@').unwrap();
+    let (host, _) = rest.rsplit_once('/').unwrap();
+    let plain = format!("postgres://plain@{host}/plain");
+    let told = migrate::migrate(&plain).await.unwrap_err();
+    let (_, statements) = told.split_once(": ").unwrap();
+    tell(&mighty, statements).await;
+    assert!(migrate::migrate(&plain).await.unwrap() > 20);
+    let db = Database::new(&plain, 2, Duration::from_secs(10)).unwrap();
+    migrate::verify_isolation(&db).await.unwrap();
 }
 
 async fn text(url: &str, sql: &str) -> String {

@@ -92,12 +92,18 @@ fn without_postgresql_one_sentence_says_what_to_do() {
 fn bad_settings_are_refused_by_name() {
     let folder = Folder::new("process-settings");
     let cases = [
-        ("LISTEN_ADDR", "nowhere", "--listen-addr"),
-        ("PORT", "70000", "--port"),
-        ("DEALSTREAM_DATABASE_CONNECTIONS", "0", "--database-connections"),
-        ("LOG_FORMAT", "xml", "--log-format"),
+        ("LISTEN_ADDR", "nowhere", "LISTEN_ADDR"),
+        ("PORT", "70000", "PORT"),
+        (
+            "DEALSTREAM_DATABASE_CONNECTIONS",
+            "0",
+            "DEALSTREAM_DATABASE_CONNECTIONS",
+        ),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT"),
+        ("DATABASE_URL", "nonsense", "DATABASE_URL"),
         ("RUST_LOG", "dealstream=loud", "RUST_LOG"),
         ("JWT_SECRET", "short", "JWT_SECRET"),
+        ("JWT_SECRET", "changemechangemechangemechangeme", "JWT_SECRET"),
         ("REDIS_URL", "nowhere", "REDIS_URL"),
         ("REDIS_URL", "rediss://localhost", "REDIS_URL"),
         ("DEALSTREAM_DEMOO", "true", "DEALSTREAM_DEMOO"),
@@ -110,7 +116,9 @@ fn bad_settings_are_refused_by_name() {
     for (name, value, told_by) in cases {
         let told = refusal(dealstream(folder.path()).env(name, value));
         assert!(told.contains(told_by), "{name}={value}: {told}");
+        assert!(!told.contains(value) || !name.ends_with("SECRET"), "{told}");
     }
+    assert!(!folder.path().join("postgres").exists(), "nothing is made before");
 }
 
 #[tokio::test]
