@@ -141,6 +141,16 @@ async fn respond<B: Backend>(
     let question = match parts.method {
         Method::POST => {
             json_only(parts.headers.get(CONTENT_TYPE).ok_or_else(not_json)?)?;
+            if parts
+                .headers
+                .get(CONTENT_ENCODING)
+                .is_some_and(|coding| coding != "identity")
+            {
+                return Err(Refused::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "Send the body as it is: compressed bodies are not taken.",
+                ));
+            }
             bytes = read(http, parts, body).await?;
             Question::from_json(&bytes)?
         }

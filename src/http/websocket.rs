@@ -65,6 +65,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Close(u16, &'static str);
 
+const VIOLATION: Close = Close(1002, "Protocol error");
+const NOT_TEXT: Close = Close(1007, "Invalid UTF-8");
 const TOO_BIG: Close = Close(1009, "Message too big");
 const TRY_LATER: Close = Close(1013, "Try again later");
 const RESTART: Close = Close(1012, "Service restart");
@@ -291,7 +293,7 @@ impl<B: Backend> Connection<B> {
                     heard = Instant::now();
                     let reply = match message {
                         None => return None,
-                        Some(Err(error)) => return too_big(&error).then_some(TOO_BIG),
+                        Some(Err(error)) => return fault(&error),
                         Some(Ok(Message::Text(text))) => match self.message(text.as_str()).await {
                             Ok(reply) => reply,
                             Err(close) => return Some(close),
@@ -707,10 +709,16 @@ async fn send(socket: &mut WebSocket, message: Message, patience: Duration) -> O
     timeout(patience, socket.send(message)).await.ok()?.ok()
 }
 
-/// Whether a socket broke because of a message larger than it takes.
-fn too_big(error: &axum::Error) -> bool {
+/// What a client did wrong when reading from its socket fails, if there is anybody left to be told.
+fn fault(error: &axum::Error) -> Option<Close> {
     use std::error::Error;
-    error
-        .source()
-        .is_some_and(|source| source.to_string().contains("too long"))
+    // The library's errors are not ours to match: axum keeps its version to itself.
+    let text = error.source()?.to_string();
+    let faults = [
+        ("too long", TOO_BIG),
+        ("UTF-8", NOT_TEXT),
+        ("protocol error", VIOLATION),
+    ];
+    let fault = faults.into_iter().find(|(words, _)| text.contains(words));
+    fault.map(|(_, close)| close)
 }

@@ -124,6 +124,12 @@ async fn post_takes_json_and_nothing_else() {
         );
     }
     assert_eq!(wire.send("POST", "/graphql", "", body).await.status, 415);
+    let hello = r#"{"query": "{ hello }"}"#;
+    for (coding, status) in [("gzip", 415), ("identity", 200)] {
+        let headers = format!("content-type: application/json\ncontent-encoding: {coding}");
+        let reply = wire.send("POST", "/graphql", &headers, hello).await;
+        assert_eq!(reply.status, status, "{coding}");
+    }
     for method in ["PUT", "PATCH", "DELETE", "OPTIONS"] {
         let reply = wire
             .send(method, "/graphql", "content-type: application/json", body)

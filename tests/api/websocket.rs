@@ -7,6 +7,7 @@ use dealstream::graphql::limits::Limits;
 use dealstream::http::Settings;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -491,6 +492,26 @@ async fn operations_on_a_socket_are_bounded_and_do_not_hold_each_other_up() {
     client.say(json!({"type": "complete", "id": "hang"})).await;
     client.subscribe("c", "{ hello }").await;
     assert_eq!(client.hear().await["payload"]["data"], json!({"hello": "hello"}));
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_is_told_so() {
+    let wire = Wire::start().await;
+    let frames: [(&[u8], u16); 4] = [
+        // A text that is none, one that is cut off within a letter, and then a kind of frame and a bit that there are not.
+        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xc3], 1007),
+        (&[0x83, 0x80, 0, 0, 0, 0], 1002),
+        (&[0xc1, 0x80, 0, 0, 0, 0], 1002),
+    ];
+    for (frame, code) in frames {
+        let mut client = Client::signed_in(&wire).await;
+        let MaybeTlsStream::Plain(stream) = client.0.get_mut() else {
+            panic!("nothing is encrypted here");
+        };
+        stream.write_all(frame).await.unwrap();
+        assert_eq!(client.closed().await, code, "{frame:x?}");
+    }
 }
 
 #[tokio::test]
