@@ -206,7 +206,13 @@ fn run() -> Result<(), String> {
             tracing::info!(applied, "the database was migrated");
         }
         match command {
-            Command::Migrate => Ok(()),
+            Command::Migrate => {
+                match applied {
+                    0 => println!("The database is at this version's schema already."),
+                    _ => println!("The database is at this version's schema now. Migrations: {applied}."),
+                }
+                Ok(())
+            }
             Command::NewEpoch { tenant } => new_epoch(&url, tenant.as_deref()).await,
             Command::Keys(command) => keys(&config, &url, &command).await,
             Command::Users(command) => {

@@ -474,8 +474,8 @@ impl Work {
             (DatabaseErrorKind::CheckViolation, Some("histories_own"), _) => {
                 tracing::error!(
                     target: "security.incident",
-                    tenant = %self.tx.tenant(), reached = info.message(), actor = ?self.actor_id, ip = ?self.origin.ip,
-                    request = %self.origin.request_id,
+                    tenant = %self.tx.tenant(), reached = info.message(), actor = self.actor_id.map(display),
+                    ip = self.origin.ip.map(display), request = %self.origin.request_id,
                     "the isolation of tenants does not hold: a change reached another tenant's counter, and was given up"
                 );
                 Error::internal("the isolation of tenants does not hold")

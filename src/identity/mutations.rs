@@ -669,7 +669,7 @@ async fn let_in(ctx: &Context<'_>, input: SignInInput, email: String) -> Result<
     let Some(account) = account else {
         tracing::warn!(
             target: "security",
-            ip = ?origin.ip, request = %origin.request_id, known = false,
+            ip = origin.ip.map(tracing::field::display), request = %origin.request_id, known = false,
             "a sign-in was refused"
         );
         return Err(refused());

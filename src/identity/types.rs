@@ -80,7 +80,8 @@ impl Tenant {
     }
 }
 
-/// A person in the tenant.
+/// A person in the tenant. The records that they look after are found by the filter `ownerId` of companies,
+/// contacts and deals.
 #[Object]
 impl User {
     /// The user's id, for example `user_01h455vb4pex5vsknk084sn02q`.

@@ -49,7 +49,7 @@ impl Refusals {
         let Refused { by, reason, .. } = &refused;
         tracing::warn!(
             target: "security",
-            ip = ?origin.ip, request = %origin.request_id, by, ?reason, known = true,
+            ip = origin.ip.map(tracing::field::display), request = %origin.request_id, by, ?reason, known = true,
             "a sign-in was refused"
         );
         let (told, origin) = (self.clone(), origin.clone());
