@@ -1,30 +1,32 @@
 //! Setting a second factor up and giving it up, and getting in with it.
 
+mod act;
+mod gate;
+mod reset;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::Utc;
 use serde_json::json;
-use uuid::Uuid;
 
-use super::super::queries::{self as identity, Begun};
+use act::{Act, attempt, check_password, factor_of, one_of_two, prove, settle_faults, wrong_password};
+pub use gate::admit;
+pub(in crate::identity) use gate::require_of_all;
+pub use reset::reset_second_factor;
+
+use super::super::queries as identity;
 use super::super::roles::{check_grant, rights_of};
 use super::super::{SignInPayload, SignedIn, User, revocations, sessions};
-use super::model::{
-    Admitted, By, Code, PENDING, Pending, PendingSignIn, SecondFactor, SecondFactorMethod,
-    new_recovery_codes, new_token, password_state, sealing_context, tenant_of,
-};
+use super::model::{Code, new_recovery_codes, sealing_context};
 use super::queries;
-use crate::auth::throttle::{Attempt, Policy};
+use crate::auth::Permission;
 use crate::auth::totp::Totp;
-use crate::auth::{Limiter, Permission, password};
-use crate::crypto::{self, Vault};
-use crate::db::Database;
-use crate::db::directory::{self, Account, Membership, Revocation, factors};
-use crate::db::id::{Id, write_id};
+use crate::crypto::Vault;
+use crate::db::directory::{self, factors};
+use crate::db::id::Id;
 use crate::error::{Error, ProblemCode, Result};
-use crate::events::{Hub, Work};
 use crate::graphql::{Can, ContextExt, InPerson, Outcome, mutate_unless_done, shown};
 use crate::mail::Mail;
 
@@ -276,227 +278,6 @@ impl MfaMutation {
     }
 }
 
-/// The gate: lets somebody into a tenant who has shown what `by` says, or tells what is missing. Nothing when they are
-/// not, or no longer, an active user there, or when the password has changed since the account was read.
-///
-/// # Errors
-/// When the database fails.
-pub async fn admit(
-    ctx: &Context<'_>,
-    account: &Account,
-    membership: &Membership,
-    by: By,
-) -> Result<Option<Admitted>> {
-    let db = ctx.session().db();
-    let begun = identity::begin_session(ctx.session(), membership, account, by).await?;
-    let enrols = match begun {
-        None => return Ok(None),
-        Some(Begun::Session(signed_in)) => return Ok(Some(Admitted::SignedIn(signed_in))),
-        Some(Begun::Lacks { enrols }) => enrols,
-    };
-    let token = new_token(membership.tenant_id);
-    let expires_at = Utc::now() + PENDING;
-    let tx = db.begin(membership.tenant_id).await?;
-    let (hash, state) = (crypto::token_hash(&token), password_state(account));
-    queries::insert(&tx, &hash, membership.user_id, &state, enrols, expires_at).await?;
-    tx.commit().await?;
-    let methods: &[_] = match enrols {
-        true => &[SecondFactorMethod::Enrol],
-        false => &[SecondFactorMethod::Totp, SecondFactorMethod::RecoveryCode],
-    };
-    Ok(Some(Admitted::Pending(PendingSignIn {
-        token,
-        expires_at,
-        methods,
-    })))
-}
-
-/// What a code turned out to be.
-enum Shown {
-    Totp,
-    Recovery { left: i64 },
-}
-
-impl Shown {
-    fn detail(&self) -> serde_json::Value {
-        match self {
-            Self::Totp => json!({ "method": "TOTP" }),
-            Self::Recovery { left } => json!({ "method": "RECOVERY_CODE", "left": left }),
-        }
-    }
-}
-
-/// A unit of work with the one who does it.
-struct Act {
-    work: Work,
-    account: Account,
-    user: Id<User>,
-    /// The hash of the token, of who has no session yet.
-    token: Option<[u8; 32]>,
-    /// Whether that token is for setting a second factor up.
-    enrols: bool,
-}
-
-impl Act {
-    /// Begins it for the viewer.
-    async fn of_viewer(ctx: &Context<'_>) -> Result<Self> {
-        let viewer = ctx.viewer()?;
-        viewer.in_person()?;
-        let user = viewer.user_id;
-        let work = ctx.session().work().await?;
-        // Locked first: whether this tenant wants a second factor does not change meanwhile.
-        identity::tenant_for_update(&work).await?;
-        let account = factors::account_within(&work, user).await?;
-        Ok(Self {
-            work,
-            account: account.ok_or_else(|| {
-                let message = "Only who signs in has a second factor.";
-                Error::invalid("", ProblemCode::NotAllowed, message)
-            })?,
-            user: Id::from_uuid(user),
-            token: None,
-            enrols: false,
-        })
-    }
-
-    /// Begins it for who has a token of a pending sign-in.
-    async fn of_pending(ctx: &Context<'_>, token: &str) -> Result<Self> {
-        let session = ctx.session();
-        let tenant = tenant_of(token).ok_or_else(void)?;
-        let tx = session.db().begin(tenant).await?;
-        let hash = crypto::token_hash(token);
-        let Pending {
-            user_id,
-            password_state: state,
-            enrols,
-        } = queries::find(&tx, &hash).await?.ok_or_else(void)?;
-        let account = factors::account_within(&tx, user_id).await?;
-        let account = account.filter(|account| password_state(account) == *state);
-        Ok(Self {
-            work: Work::on(tx, session.hub().clone(), Some(user_id)).coming_from(session.origin()),
-            account: account.ok_or_else(void)?,
-            user: Id::from_uuid(user_id),
-            token: Some(hash),
-            enrols,
-        })
-    }
-
-    /// Looks at a code of a confirmed second factor. Nothing when it is wrong, was used before or is out of date; that is
-    /// counted, so that the transaction must be committed in either case.
-    async fn check(&self, ctx: &Context<'_>, code: &Code) -> Result<Option<Shown>> {
-        let factor = factors::lock(&self.work, self.account.id).await?;
-        let Some(factor) = factor.filter(|factor| factor.is_confirmed) else {
-            return Ok(None);
-        };
-        match code {
-            Code::Totp(code) => {
-                if let Ok(seconds @ 1..) = u32::try_from(factor.wait) {
-                    return Err(Error::RateLimited(seconds));
-                }
-                let step = self.totp(ctx, &factor.secret)?.step_of(code, Utc::now());
-                let taken = match step {
-                    Some(step) => factors::take_step(&self.work, self.account.id, step).await?,
-                    None => false,
-                };
-                if !taken {
-                    factors::count_failure(&self.work, self.account.id).await?;
-                }
-                Ok(taken.then_some(Shown::Totp))
-            }
-            Code::Recovery(hash) => {
-                let left = factors::take_recovery_code(&self.work, self.account.id, hash).await?;
-                Ok(left.map(|left| Shown::Recovery { left }))
-            }
-            Code::Neither => Ok(None),
-        }
-    }
-
-    fn totp(&self, ctx: &Context<'_>, sealed: &[u8]) -> Result<Totp> {
-        let vault = ctx.data_unchecked::<Arc<Vault>>();
-        let secret = vault.open(&sealing_context(self.account.id), sealed)?;
-        Totp::of(&secret, &self.account.email)
-    }
-
-    fn record(&mut self, kind: &'static str, detail: &serde_json::Value) -> Result<()> {
-        self.work.record(factor_of(self.user), kind, detail)
-    }
-
-    async fn commit(self) -> Result<()> {
-        self.work.finish().await?;
-        Ok(())
-    }
-
-    /// Ends with a wrong code, which is written down; answers what to tell.
-    async fn refuse(mut self) -> Error {
-        let refused = async {
-            let more = match &self.token {
-                Some(hash) => queries::count_try(&self.work, hash).await?,
-                None => true,
-            };
-            self.work.note(factor_of(self.user), "REFUSED", &json!({}));
-            self.commit().await?;
-            Ok(more)
-        };
-        match refused.await {
-            Ok(true) => Error::invalid(
-                "code",
-                ProblemCode::Invalid,
-                "This code is wrong, out of date, or was used before.",
-            ),
-            Ok(false) => void(),
-            Err(error) => error,
-        }
-    }
-
-    /// Lets in who has shown all that is needed.
-    async fn enter(self, ctx: &Context<'_>) -> Result<SignedIn> {
-        let (account, user_id, tenant_id) = (self.account.clone(), self.user.uuid(), self.work.tenant());
-        self.commit().await?;
-        let membership = Membership { tenant_id, user_id };
-        let begun = identity::begin_session(ctx.session(), &membership, &account, By::BothFactors).await?;
-        match begun {
-            Some(Begun::Session(signed_in)) => Ok(*signed_in),
-            _ => Err(void()),
-        }
-    }
-}
-
-/// The token is none, is too old, was used up, or the password has changed since: all the same.
-fn void() -> Error {
-    Error::Unauthenticated("This sign-in has ended. Sign in again.")
-}
-
-pub(super) fn factor_of(user: Id<User>) -> Id<SecondFactor> {
-    Id::from_uuid(user.uuid())
-}
-
-/// Begins to count a code as wrong. Whoever waits here for others of the same network must hold neither a connection nor
-/// locks that those need to get on: what has to be known of the account is looked up before, and once more after. Recovery
-/// codes cannot be guessed: whoever has guessed at codes by time, in the
-/// place of the one who owns them, does not shut them out.
-async fn attempt<'a>(ctx: &Context<'a>, code: &Code, account: Uuid) -> Result<Option<Attempt<'a>>> {
-    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
-    let origin = ctx.session().origin();
-    if matches!(code, Code::Totp(_)) {
-        let key = account.to_string();
-        let attempt = limiter.attempt(Policy::SignInNetwork, origin, Policy::Code, &key);
-        return Ok(Some(attempt.await?));
-    }
-    limiter.take_from(Policy::MailedToken, origin, 1).await?;
-    Ok(None)
-}
-
-/// A fault of ours is no wrong code.
-async fn settle_faults<T>(
-    attempt: Option<Attempt<'_>>,
-    checked: Result<T>,
-) -> Result<(Option<Attempt<'_>>, T)> {
-    match (attempt, checked) {
-        (Some(attempt), Err(error)) => attempt.settle(Err(error)).await,
-        (attempt, checked) => Ok((attempt, checked?)),
-    }
-}
-
 async fn verify(ctx: &Context<'_>, input: VerifySecondFactorInput) -> Result<SignedIn> {
     let code = Code::read(&input.code);
     let has_begun = async || {
@@ -654,180 +435,7 @@ async fn regenerate(ctx: &Context<'_>, input: RegenerateRecoveryCodesInput) -> R
     Ok(codes)
 }
 
-/// Does something to the viewer's confirmed second factor once they have proved that it is they.
-async fn prove(
-    ctx: &Context<'_>,
-    code: Option<String>,
-    password: Option<String>,
-    work: impl AsyncFnOnce(&mut Act) -> Result<()>,
-) -> Result<()> {
-    ctx.viewer()?;
-    let guarded = async || {
-        let act = Act::of_viewer(ctx).await?;
-        if !factors::has_factor(&act.work, act.account.id).await? {
-            return Err(Error::invalid(
-                "",
-                ProblemCode::NotAllowed,
-                "You have no second factor.",
-            ));
-        }
-        Ok(act)
-    };
-    let mut act = match (code, password) {
-        (None, Some(password)) => {
-            let account = check_password(ctx, password).await?;
-            let act = guarded().await?;
-            if !directory::still_has_password(&act.work, &account).await? {
-                return Err(wrong_password());
-            }
-            act
-        }
-        (Some(code), None) => {
-            let code = Code::read(&code);
-            let account = guarded().await?.account.id;
-            let attempt = attempt(ctx, &code, account).await?;
-            let (attempt, act) = settle_faults(attempt, guarded().await).await?;
-            let (attempt, shown) = settle_faults(attempt, act.check(ctx, &code).await).await?;
-            if shown.is_none() {
-                return Err(act.refuse().await);
-            }
-            if let Some(attempt) = attempt {
-                attempt.succeeded().await;
-            }
-            act
-        }
-        (None, None) => {
-            let message = "Give a code or your password.";
-            return Err(Error::invalid("code", ProblemCode::Required, message));
-        }
-        (Some(_), Some(_)) => return Err(one_of_two("password")),
-    };
-    work(&mut act).await?;
-    act.commit().await?;
-    Ok(())
-}
-
-/// The viewer's account, if this is its password.
-async fn check_password(ctx: &Context<'_>, password: String) -> Result<Account> {
-    let viewer = ctx.viewer()?;
-    viewer.in_person()?;
-    let session = ctx.session();
-    let account = directory::account_of(session.db(), viewer.tenant_id, viewer.user_id).await?;
-    let key = account
-        .as_ref()
-        .map_or_else(|| viewer.user_id.to_string(), |it| it.email.clone());
-    let limiter = ctx.data_unchecked::<Arc<Limiter>>();
-    let attempt = limiter
-        .attempt(
-            Policy::SignInNetwork,
-            session.origin(),
-            Policy::SignInAccount,
-            &key,
-        )
-        .await?;
-    let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let proved = password::verify(password, hash).await;
-    let account = proved.and_then(|proved| account.filter(|_| proved).ok_or_else(wrong_password));
-    attempt.settle(account).await
-}
-
-fn wrong_password() -> Error {
-    Error::invalid("password", ProblemCode::Invalid, "This is not your password.")
-}
-
 fn already() -> Error {
     let message = "You have a second factor already. Give it up with disableTotp before you set up another.";
     Error::invalid("", ProblemCode::Duplicate, message)
-}
-
-fn one_of_two(field: &str) -> Error {
-    Error::invalid(field, ProblemCode::Invalid, "Give one of the two, not both.")
-}
-
-/// Ends the sessions of all in a tenant who have no second factor, now that it wants one: refused unless who asks has
-/// one, so that nobody shuts themselves out.
-///
-/// # Errors
-/// As a user error on `mfaRequired` when who asks has none.
-pub(in crate::identity) async fn require_of_all(work: &Work) -> Result<Vec<Revocation>> {
-    let account = match work.actor_id() {
-        Some(user) => factors::account_within(work, user).await?,
-        None => None,
-    };
-    let has = match account {
-        Some(account) => factors::has_factor(work, account.id).await?,
-        None => false,
-    };
-    if !has {
-        let message =
-            "Set up a second factor for yourself first, with beginTotpEnrolment: you would be shut out.";
-        return Err(Error::invalid("mfaRequired", ProblemCode::NotAllowed, message));
-    }
-    factors::end_sessions_without_factor(work).await
-}
-
-/// Takes the second factor away of who signs in with an address, ends their sessions in every tenant, and notes it in the
-/// trails of their tenants. For somebody who has lost their app and their codes, and whom no admin can help: the sole admin
-/// of a tenant, or who belongs to several. Answers what to tell the operator, who has made sure that it is they who ask.
-///
-/// It is taken away everywhere at once, and each trail is a transaction of its own; whom it could not tell, the next call
-/// does, and it takes nothing else away then. Only who asks for it `again` takes away what was set up since, whether or not
-/// all trails tell of the last time: one that keeps failing must not make a second factor one that nobody can reset.
-///
-/// # Errors
-/// A sentence for the operator: also when nothing was there to be taken away, and when a trail does not tell of it yet.
-pub async fn reset_second_factor(
-    db: &Database,
-    hub: &Arc<Hub>,
-    email: &str,
-    again: bool,
-) -> Result<String, String> {
-    let told = |error: Error| {
-        tracing::error!(?error, "a second factor cannot be reset");
-        error.message()
-    };
-    let email = email.trim().to_lowercase();
-    let reset = factors::reset(db, &email, again).await.map_err(told)?;
-    let factors::Reset { is_new, untold } = reset
-        .ok_or_else(|| format!("nobody signs in with {email} and a second factor: nothing is changed"))?;
-    let (mut noted, mut missing) = (0, Vec::new());
-    for membership in untold {
-        match note_reset(db, hub, &membership).await {
-            Ok(now) => noted += usize::from(now),
-            Err(error) => {
-                told(error);
-                missing.push(write_id("tenant", membership.tenant_id));
-            }
-        }
-    }
-    if !missing.is_empty() {
-        return Err(format!(
-            "the second factor {} taken away, but these trails do not tell of it yet: {}. Run this again, which takes \
-             nothing else away; should there be another second factor since that is to go, with --again",
-            if is_new { "is" } else { "had been" },
-            missing.join(", ")
-        ));
-    }
-    Ok(match is_new {
-        true => format!(
-            "The second factor of {email} is taken away, and all sessions have ended. Noted in the trails of tenants: {noted}."
-        ),
-        false => format!(
-            "The second factor of {email} had been taken away before. Noted now in the trails of tenants: {noted}. \
-             If there is another since, run this again to take it away."
-        ),
-    })
-}
-
-/// Notes in the trail of a tenant that an operator took a second factor away. Answers whether this was still to be done.
-async fn note_reset(db: &Database, hub: &Arc<Hub>, membership: &Membership) -> Result<bool> {
-    let Membership { tenant_id, user_id } = *membership;
-    let mut work = Work::begin(db, hub.clone(), tenant_id, None).await?;
-    if !queries::take_untold_reset(&work, user_id).await? {
-        return Ok(false);
-    }
-    let detail = json!({ "by": "OPERATOR" });
-    work.record(factor_of(Id::from_uuid(user_id)), "RESET", &detail)?;
-    work.finish().await?;
-    Ok(true)
 }
