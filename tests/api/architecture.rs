@@ -270,12 +270,15 @@ fn a_connection_and_a_tenant_come_from_one_place_each() {
                 ],
             ),
             ("AsyncPgConnection::establish", &["db/mod.rs", "db/migrate.rs"]),
-            ("tokio_postgres", &["db/mod.rs", "db/embedded.rs"]),
+            ("tokio_postgres", &["db/mod.rs", "db/embedded/mod.rs"]),
             (
                 "SET LOCAL ROLE",
                 &["db/directory.rs", "db/migrate.rs", "db/reach.rs"],
             ),
-            ("std::env::var", &["config.rs", "main.rs", "db/embedded.rs"]),
+            (
+                "std::env::var",
+                &["config.rs", "main.rs", "db/embedded/cluster.rs"],
+            ),
         ] {
             if file.code.contains(sign) && !own(of) {
                 wrong.push(format!("{} has {sign}", file.path));

@@ -314,20 +314,10 @@ async fn null_in_an_update_takes_the_value_away_or_is_refused() {
             continue;
         }
         let record = name["update".len()..].to_owned();
-        let key = [
-            "User",
-            "Tenant",
-            "Team",
-            "Role",
-            "Company",
-            "Contact",
-            "Deal",
-            "Pipeline",
-            "Interaction",
-        ]
-        .contains(&record.as_str())
-        .then(|| record.to_lowercase())
-        .unwrap_or_else(|| "stage".to_owned());
+        let key = match record.as_str() {
+            "PipelineStage" => "stage".to_owned(),
+            _ => record.to_lowercase(),
+        };
         for input in sdl.inputs(&format!("Update{record}Input")) {
             let given = input.name.node.as_str();
             if !input.ty.node.nullable
