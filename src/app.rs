@@ -226,6 +226,32 @@ impl App {
     }
 }
 
+/// Refuses settings that cannot do, before anything is made or migrated. Nothing is connected.
+///
+/// # Errors
+/// A sentence for the operator, which names the setting.
+pub fn check(config: &Config) -> Result<(), String> {
+    let mut config = config.clone();
+    // Where it is kept beside the data it is good.
+    let made = || STANDARD.encode(crypto::random_bytes::<48>()).into();
+    config.jwt_secret.get_or_insert_with(made);
+    let vault = Arc::new(vault(&config)?);
+    if let Some(url) = &config.redis_url {
+        Redis::new(url)?;
+    }
+    let url = config.database_url.as_deref().unwrap_or("postgres://localhost");
+    let db = Database::new(url, 2, Duration::from_secs(1))?;
+    Limiter::new(
+        &config.limits,
+        config.redis_url.as_deref(),
+        vault.derive("limits"),
+    )?;
+    Mail::new(&config, db, vault)?;
+    Providers::new(&config)?;
+    External::of(&config, Revocations::new(Duration::ZERO))?;
+    Ok(())
+}
+
 /// The keys that sign access tokens, as the settings want them.
 pub fn keys(config: &Config, db: &Database, vault: &Arc<Vault>) -> Keys {
     Keys::new(

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use secrecy::ExposeSecret;
 use tokio::runtime;
 
 use dealstream::app::{self, App};
 use dealstream::auth::keys::{AHEAD, Keys};
-use dealstream::auth::token;
 use dealstream::config::Config;
 use dealstream::crm::secrets;
 use dealstream::crypto::Vault;
@@ -165,16 +163,13 @@ fn run() -> Result<(), String> {
         return Ok(());
     }
     telemetry::init(&config)?;
-    // What cannot do is refused before anything is made.
-    if let Some(secret) = &config.jwt_secret {
-        token::check_secret(secret.expose_secret().as_bytes())?;
-    }
-    if let Some(url) = &config.redis_url {
-        events::Redis::new(url)?;
-    }
-    if let Some(url) = &config.database_url {
-        Database::check_url(url)?;
-    }
+    app::check(&config)?;
+    let tls = match (&config.tls_cert_file, &config.tls_key_file) {
+        (Some(certificate), Some(key)) if matches!(command, Command::Serve) => {
+            Some(Tls::load(certificate, key)?)
+        }
+        _ => None,
+    };
     // Held to the end: PostgreSQL stops when this is dropped, or when the process dies before.
     let mut embedded = None;
     let url = match &config.database_url {
@@ -250,7 +245,7 @@ fn run() -> Result<(), String> {
                 let app = App::new(config, &url).await?;
                 demo::run(&app, &size).await
             }
-            Command::Serve | Command::Schema => serve(config, &url, embedded.is_some()).await,
+            Command::Serve | Command::Schema => serve(config, &url, embedded.is_some(), tls).await,
         }
     });
     drop(runtime);
@@ -360,16 +355,12 @@ fn list(keys: &Keys) {
 }
 
 /// Serves until SIGINT or SIGTERM.
-async fn serve(config: Config, url: &str, embedded: bool) -> Result<(), String> {
+async fn serve(config: Config, url: &str, embedded: bool, tls: Option<Arc<Tls>>) -> Result<(), String> {
     let address = config.listen_addr();
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let tls = match (&config.tls_cert_file, &config.tls_key_file) {
-        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
-        _ => None,
-    };
     let app = App::new(config, url).await?;
     app.start().await?;
     let demo = embedded && app.config.demo;

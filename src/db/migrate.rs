@@ -36,7 +36,6 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
     if is_current(&mut conn).await {
         return Ok(0);
     }
-    check_roles(&mut conn).await?;
     let setup = "SET lock_timeout = '15s'; SET client_min_messages = warning";
     conn.batch_execute(setup)
         .await
@@ -57,6 +56,7 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+    make_roles(&mut conn).await?;
     let done = tokio::task::spawn_blocking(move || {
         let mut harness = AsyncMigrationHarness::new(conn);
         let done = harness.run_pending_migrations(MIGRATIONS).map(|done| done.len());
@@ -66,38 +66,57 @@ pub async fn migrate(url: &str) -> Result<usize, String> {
     done.await.map_err(|error| error.to_string())?
 }
 
-#[derive(QueryableByName)]
-struct Needed {
-    #[diesel(sql_type = Nullable<Text>)]
-    statements: Option<String>,
-}
-
-/// Tells a login that may not make the roles, which belong to the whole of PostgreSQL, all that somebody else has to do.
-async fn check_roles(conn: &mut AsyncPgConnection) -> Result<(), String> {
-    let needed: Needed = diesel::sql_query(format!(
-        "WITH role AS MATERIALIZED (
-             SELECT name, exists(SELECT FROM pg_roles WHERE rolname = name) AS is_there
-               FROM unnest('{{{RUNTIME_ROLE},{DIRECTORY_ROLE},{SCOPED_ROLE}}}'::name[]) AS name)
-         SELECT string_agg(statement, ' ' ORDER BY place, statement) AS statements FROM (
-             SELECT 1 AS place, format('CREATE ROLE %I NOLOGIN;', name) AS statement FROM role WHERE NOT is_there
-             UNION ALL
-             SELECT 2, format('GRANT {RUNTIME_ROLE} TO %I;', name) FROM role
-              WHERE name = '{SCOPED_ROLE}'
-                AND CASE WHEN is_there THEN NOT pg_has_role(name, '{RUNTIME_ROLE}', 'MEMBER') ELSE true END
-             UNION ALL
-             SELECT 3, format('GRANT %I TO %I;', name, session_user) FROM role
-              WHERE CASE WHEN is_there THEN NOT pg_has_role(session_user, name, 'MEMBER') ELSE true END) AS step
-          WHERE NOT (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = session_user)"
-    ))
-    .get_result(conn)
-    .await
-    .map_err(|error| error.to_string())?;
-    match needed.statements {
-        None => Ok(()),
-        Some(statements) => Err(format!(
-            "The login of DATABASE_URL may not make the roles that keep tenants apart. Let a superuser run: {statements}"
-        )),
-    }
+/// Makes the roles, which belong to the whole of PostgreSQL, and lets the login take them; or tells all at once that
+/// somebody else has to do for it. Nothing is made then.
+async fn make_roles(conn: &mut AsyncPgConnection) -> Result<(), String> {
+    let make = format!(
+        "DO $$
+         DECLARE
+             roles name[] := '{{{RUNTIME_ROLE},{DIRECTORY_ROLE},{SCOPED_ROLE}}}';
+             -- Since version 16 one may belong to a role, and give it to others, without being able to take it.
+             taking text := CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END;
+             login name := session_user;
+             role name;
+             grants text[] := '{{}}';
+             made text;
+             missing text[] := '{{}}';
+         BEGIN
+             FOREACH role IN ARRAY roles LOOP
+                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+                     made := format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS', role);
+                     BEGIN
+                         EXECUTE made;
+                     EXCEPTION
+                         -- Another database of this PostgreSQL may be migrated at this moment.
+                         WHEN duplicate_object OR unique_violation THEN NULL;
+                         WHEN insufficient_privilege THEN missing := missing || made;
+                     END;
+                 END IF;
+             END LOOP;
+             IF missing <> '{{}}' OR NOT pg_has_role('{SCOPED_ROLE}'::name, '{RUNTIME_ROLE}'::name, 'MEMBER') THEN
+                 grants := grants || text 'GRANT {RUNTIME_ROLE} TO {SCOPED_ROLE}';
+             END IF;
+             FOREACH role IN ARRAY roles LOOP
+                 IF missing <> '{{}}' OR NOT pg_has_role(login, role, taking) THEN
+                     grants := grants || format('GRANT %I TO %I', role, login);
+                 END IF;
+             END LOOP;
+             FOREACH made IN ARRAY grants LOOP
+                 BEGIN
+                     EXECUTE made;
+                 EXCEPTION
+                     WHEN unique_violation THEN NULL;
+                     WHEN insufficient_privilege OR undefined_object THEN missing := missing || made;
+                 END;
+             END LOOP;
+             IF missing <> '{{}}' THEN
+                 RAISE EXCEPTION 'The login of DATABASE_URL may not make the roles that keep tenants apart. Let a superuser run: %;',
+                     array_to_string(missing, '; ');
+             END IF;
+         END
+         $$"
+    );
+    conn.batch_execute(&make).await.map_err(|error| error.to_string())
 }
 
 #[derive(QueryableByName)]

@@ -164,7 +164,8 @@ impl Database {
     /// # Errors
     /// A sentence for the operator when the URL cannot be read.
     pub fn of_threads(url: &str, connections: u32, wait: Duration, threads: u32) -> Result<Self, String> {
-        Self::check_url(url)?;
+        url.parse::<tokio_postgres::Config>()
+            .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))?;
         let parts = threads.min(connections / OF_A_PART).max(1);
         let of = |part| connections / parts + u32::from(part < connections % parts);
         let parts = (0..parts).map(|part| Part::new(url, of(part) as usize, wait));
@@ -173,16 +174,6 @@ impl Database {
             homes: Arc::default(),
             wait,
         })
-    }
-
-    /// Refuses a URL that cannot be read.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn check_url(url: &str) -> Result<(), String> {
-        let read = url.parse::<tokio_postgres::Config>();
-        read.map(drop)
-            .map_err(|error| format!("DATABASE_URL cannot be read: {error}"))
     }
 
     /// The part of the runtime that this is called on. They come in turn.

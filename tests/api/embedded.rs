@@ -35,18 +35,44 @@ async fn a_login_that_may_not_make_roles_is_told_which_and_then_migrates() {
     let folder = Folder::new("roles");
     let server = Embedded::start(folder.path()).unwrap();
     let mighty = server.url();
-    for statement in ["CREATE ROLE plain LOGIN", "CREATE DATABASE plain OWNER plain"] {
-        tell(&mighty, statement).await;
-    }
     let (_, rest) = mighty.split_once('@').unwrap();
     let (host, _) = rest.rsplit_once('/').unwrap();
-    let plain = format!("postgres://plain@{host}/plain");
-    let told = migrate::migrate(&plain).await.unwrap_err();
-    let (_, statements) = told.split_once(": ").unwrap();
+    let url = |login: &str| format!("postgres://{login}@{host}/{login}");
+    let (plain, maker) = (url("plain"), url("maker"));
+    for statement in [
+        "CREATE ROLE plain LOGIN",
+        "CREATE DATABASE plain OWNER plain",
+        "CREATE ROLE maker LOGIN CREATEROLE",
+        "CREATE DATABASE maker OWNER maker",
+    ] {
+        tell(&mighty, statement).await;
+    }
+    let told = async || {
+        let told = migrate::migrate(&plain).await.unwrap_err();
+        let count = |word| told.matches(word).count();
+        (count("CREATE ROLE"), count("GRANT"), told)
+    };
+    assert!(matches!(told().await, (3, 4, _)));
+    // Of what is there already, nothing is told.
+    tell(
+        &mighty,
+        "CREATE ROLE dealstream_scoped; GRANT dealstream_scoped TO plain",
+    )
+    .await;
+    assert!(matches!(told().await, (2, 4, _)));
+    tell(&mighty, "DROP ROLE dealstream_scoped").await;
+
+    assert!(migrate::migrate(&maker).await.unwrap() > 20);
+    let (0, 3, statements) = told().await else {
+        panic!("the roles are there");
+    };
+    let (_, statements) = statements.split_once(": ").unwrap();
     tell(&mighty, statements).await;
     assert!(migrate::migrate(&plain).await.unwrap() > 20);
-    let db = Database::new(&plain, 2, Duration::from_secs(10)).unwrap();
-    migrate::verify_isolation(&db).await.unwrap();
+    for url in [plain, maker] {
+        let db = Database::new(&url, 2, Duration::from_secs(10)).unwrap();
+        migrate::verify_isolation(&db).await.unwrap();
+    }
 }
 
 async fn text(url: &str, sql: &str) -> String {
