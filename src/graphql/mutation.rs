@@ -1,7 +1,8 @@
 //! The one form of every mutation: a unit of work, its position, and errors that a person can mend.
 
-use async_graphql::parser::types::Selection;
 use async_graphql::{Context, SimpleObject};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -92,6 +93,18 @@ fn compared(mut input: serde_json::Value) -> serde_json::Value {
         fields.retain(|name, _| !NOT_COMPARED.contains(&name.as_str()));
     }
     input
+}
+
+/// Data of a request: it asks for one mutation, whatever that answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone;
+
+/// A name of an answer as part of a key, which has to fit into an index.
+fn short(name: &str) -> String {
+    match name.len() {
+        0..=MAX_KEY => name.to_owned(),
+        _ => URL_SAFE_NO_PAD.encode(Sha256::digest(name)),
+    }
 }
 
 /// A key under which this very request is done once.
@@ -240,12 +253,6 @@ where
     }
 }
 
-/// Whether an operation is this one field.
-fn is_alone(ctx: &Context<'_>) -> bool {
-    let roots = &ctx.query_env.operation.node.selection_set.node.items;
-    matches!(&roots[..], [only] if matches!(only.node, Selection::Field(_)))
-}
-
 async fn recall_now<T: DeserializeOwned>(session: &Session, once: &Once) -> Result<Option<(T, Position)>> {
     let unit = session.work().await?;
     once.recall(&unit).await
@@ -256,12 +263,12 @@ impl Once {
         let session = ctx.session();
         // A key of the request is shared by all its mutations: of several, each is known by the name of its answer too.
         let field = ctx.field();
-        let part = match is_alone(ctx) {
-            true => "",
-            false => field.alias().unwrap_or(field.name()),
+        let part = match ctx.data_opt::<Alone>() {
+            Some(Alone) => String::new(),
+            None => short(field.alias().unwrap_or(field.name())),
         };
         let of_request = session.idempotency_key().map(|key| (key.to_owned(), part));
-        let Some((mut key, part)) = key.map(|key| (key, "")).or(of_request) else {
+        let Some((mut key, part)) = key.map(|key| (key, String::new())).or(of_request) else {
             return Ok(None);
         };
         if key.is_empty() || key.chars().count() > MAX_KEY || key.chars().any(char::is_control) {

@@ -129,6 +129,83 @@ async fn the_mutations_of_a_request_share_its_key_and_are_done_once_each() {
 }
 
 #[tokio::test]
+async fn a_single_mutation_has_the_key_of_its_request_however_it_is_written() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let by_header = client.with_idempotency_key("one");
+    let field = r#"createCompany(input: { name: "Acme" }) { company { id } }"#;
+    let mut ids = Vec::new();
+    for document in [
+        format!("mutation {{ {field} }}"),
+        format!("mutation {{ __typename {field} }}"),
+        format!("mutation {{ ...a }} fragment a on Mutation {{ {field} }}"),
+        format!("mutation {{ ... {{ {field} }} {field} }}"),
+        format!("mutation {{ createCompany: {field} }}"),
+    ] {
+        let data = by_header.query(&document, json!({})).await;
+        ids.push(data["createCompany"]["company"]["id"].clone());
+    }
+    assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
+    assert_eq!(companies(&client).await, 1);
+    // What is skipped still is one of several: whether it is, changes no key.
+    let document = format!("mutation($skip: Boolean!) {{ a: {field} b: {field} @skip(if: $skip) }}")
+        .replace(") { company { id } } @skip", ") @skip")
+        .replace("@skip(if: $skip)", "@skip(if: $skip) { company { id } }");
+    let first = by_header.query(&document, json!({ "skip": true })).await;
+    let again = by_header.query(&document, json!({ "skip": false })).await;
+    assert_eq!(again["a"], first["a"]);
+    assert_eq!(companies(&client).await, 3);
+    // However long a name is.
+    let long = format!("mutation {{ {}: {field} b: {field} }}", "n".repeat(9_000));
+    let first = by_header.query(&long, json!({})).await;
+    assert_eq!(by_header.query(&long, json!({})).await, first);
+    assert_eq!(companies(&client).await, 4);
+}
+
+#[tokio::test]
+async fn what_is_asked_for_twice_under_one_name_is_made_once() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let twice = r#"mutation($name: String!) {
+        createCompany(input: { name: $name }) { company { name } }
+        createCompany(input: { name: $name }) { company { name id } position }
+        ...again
+        ... on Mutation { createCompany(input: { name: $name }) { userErrors { code } } }
+    }
+    fragment again on Mutation { createCompany(input: { name: $name }) { company { version } } }"#;
+    let data = client.query(twice, json!({ "name": "Acme" })).await;
+    let payload = &data["createCompany"];
+    assert_eq!(payload["company"]["name"], "Acme");
+    assert_eq!(payload["company"]["version"], 1);
+    assert!(
+        payload["company"]["id"].is_string() && payload["position"].is_string(),
+        "{data}"
+    );
+    assert_eq!(payload["userErrors"], json!([]));
+    assert_eq!(companies(&client).await, 1);
+    // The same name for what is not the same, and what is not known before the variables are.
+    for document in [
+        "mutation { ...a ...b }",
+        r#"mutation { createCompany(input: { name: "C" }) { position } ... on Mutation { ... on Mutation { ...b } } }"#,
+        "mutation($b: Boolean!) { ...a ... @include(if: $b) { ...a } }",
+        "mutation($b: Boolean!) { ...b ...b other: createCompany(input: { name: \"C\" }) @skip(if: $b) { position } }",
+    ] {
+        let mut document = document.to_owned();
+        for (name, company) in [("a", "A"), ("b", "B")] {
+            if document.contains(&format!("...{name}")) {
+                document += &format!(
+                    r#" fragment {name} on Mutation {{ createCompany(input: {{ name: "{company}" }}) {{ position }} }}"#
+                );
+            }
+        }
+        let answer = client.answer(&document, json!({ "b": true })).await;
+        let code = &answer["errors"][0]["extensions"]["code"];
+        assert_eq!(code, "GRAPHQL_VALIDATION_FAILED", "{document}: {answer}");
+    }
+    assert_eq!(companies(&client).await, 1);
+}
+
+#[tokio::test]
 async fn mutations_of_a_request_fail_one_by_one() {
     let app = TestApp::new().await;
     let admin = app.tenant().await;

@@ -38,6 +38,8 @@ pub(super) struct Operation {
     pub(super) after: Option<After>,
     /// Whether no object of the answer is asked for the same field twice.
     pub(super) distinct: bool,
+    /// Whether it is a single mutation.
+    pub(super) alone: bool,
     /// What its fields can show of rows.
     pub(super) asked: Arc<Asked>,
     /// For a query whose cost is known: whoever else asks it.
@@ -182,9 +184,10 @@ pub(super) fn operations(
             }
 
             let subscribes = definition.ty == OperationType::Subscription;
+            let alone = definition.ty == OperationType::Mutation && is_alone(&roots);
             let mut operation = operation.clone();
-            if subscribes {
-                operation.node.selection_set.node.items = flat(&roots);
+            if subscribes || definition.ty == OperationType::Mutation && is_repeated(&roots)? {
+                operation.node.selection_set.node.items = merged(&roots)?;
             }
             let reduced = ExecutableDocument {
                 operations: DocumentOperations::Single(operation),
@@ -215,6 +218,7 @@ pub(super) fn operations(
             let names = fields.iter().map(|field| field.name.node.as_str());
             Ok(Operation {
                 together: together.then(Arc::default),
+                alone,
                 asked: Arc::new(Asked::of(names)),
                 name: name.map(|name| name.as_str().into()),
                 kind: definition.ty,
@@ -395,20 +399,58 @@ fn answered(roots: &[Root]) -> Vec<Box<str>> {
         .collect()
 }
 
-/// The one field of a subscription, out of the fragments it may be in: the executor does not look into those.
-fn flat(roots: &[Root]) -> Vec<Positioned<Selection>> {
-    let mut merged: Option<Positioned<Field>> = None;
-    for root in roots {
-        match &mut merged {
-            None => merged = Some(Positioned::new(root.field.clone(), root.at)),
-            Some(field) => {
-                let more = root.field.selection_set.node.items.iter().cloned();
-                field.node.selection_set.node.items.extend(more);
-            }
-        }
+/// Whether there is one field, what is known of every type apart; skipped ones count.
+fn is_alone(roots: &[Root]) -> bool {
+    let mut keys = roots
+        .iter()
+        .filter(|root| !root.field.name.node.starts_with("__"))
+        .map(|root| &root.field.response_key().node);
+    let first = keys.next();
+    keys.all(|key| Some(key) == first)
+}
+
+/// Whether a mutation is asked for more than once under one name, and stands for itself in all places.
+fn is_repeated(roots: &[Root]) -> Result<bool, Refusal> {
+    let mut keys = HashSet::new();
+    let again = roots
+        .iter()
+        .find(|root| !keys.insert(&root.field.response_key().node));
+    match again {
+        Some(again) if roots.iter().any(|root| root.conditional) => Err(invalid(
+            "A mutation that is there more than once cannot stand beside what is skipped or included.",
+            again.at,
+        )),
+        again => Ok(again.is_some()),
     }
-    let field = merged.map(|field| Positioned::new(Selection::Field(field.clone()), field.pos));
-    field.into_iter().collect()
+}
+
+/// Root fields out of the fragments that they may be in, each once. The executor does not look into those for a
+/// subscription, and would make a mutation as often as it is there.
+fn merged(roots: &[Root]) -> Result<Vec<Positioned<Selection>>, Refusal> {
+    let mut fields: Vec<Positioned<Field>> = Vec::new();
+    for root in roots {
+        let key = root.field.response_key();
+        let Some(field) = fields.iter_mut().find(|field| field.node.response_key() == key) else {
+            fields.push(Positioned::new(root.field.clone(), root.at));
+            continue;
+        };
+        if field.node.name != root.field.name || !same_arguments(&field.node, root.field) {
+            let message = format!("\"{}\" is asked for twice, and not the same.", key.node);
+            return Err(invalid(message, root.at));
+        }
+        let more = root.field.selection_set.node.items.iter().cloned();
+        field.node.selection_set.node.items.extend(more);
+    }
+    let selection = |field: Positioned<Field>| Positioned::new(Selection::Field(field.clone()), field.pos);
+    Ok(fields.into_iter().map(selection).collect())
+}
+
+fn same_arguments(one: &Field, other: &Field) -> bool {
+    one.arguments.len() == other.arguments.len()
+        && one
+            .arguments
+            .iter()
+            .all(|argument| other.arguments.contains(argument))
 }
 
 /// The argument `after` of a subscription, if it is there.

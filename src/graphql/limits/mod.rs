@@ -30,6 +30,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::eager::Distinct;
+use super::mutation::Alone;
 use super::reading::Joining;
 use crate::db::asked::Asked;
 use check::Operation;
@@ -460,6 +461,9 @@ impl Prepared {
         request.set_parsed_query(self.operation().document.clone());
         if self.operation().distinct {
             request = request.data(Distinct);
+        }
+        if self.operation().alone {
+            request = request.data(Alone);
         }
         if let Some(together) = &self.operation().together {
             request = request.data(Joining::new(together.clone(), self.cost));
