@@ -32,7 +32,7 @@ struct Answer {
 pub async fn migrate(url: &str) -> Result<usize, String> {
     let mut conn = AsyncPgConnection::establish(url)
         .await
-        .map_err(|error| format!("The PostgreSQL of DATABASE_URL cannot be reached: {error}"))?;
+        .map_err(|error| format!("PostgreSQL cannot be reached: {error}"))?;
     if is_current(&mut conn).await {
         return Ok(0);
     }

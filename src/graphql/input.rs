@@ -6,7 +6,7 @@ use async_graphql::MaybeUndefined;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use serde::Serialize;
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::scalar;
 use crate::auth::strength::Rules;
@@ -177,10 +177,9 @@ impl Check {
                 ProblemCode::TooLong,
                 format!("{field} can have {max} characters at most."),
             );
-        } else if text
-            .chars()
-            .any(|c| is_control(c) && !(lines && matches!(c, '\n' | '\r' | '\t')))
-        {
+        } else if text.chars().any(|c| {
+            !(lines && matches!(c, '\n' | '\r' | '\t')) && (c.is_control() || !lines && is_override(c))
+        }) {
             self.problem(
                 field,
                 ProblemCode::Invalid,
@@ -190,28 +189,39 @@ impl Check {
     }
 }
 
-/// A text without the white space around it; nothing, if nothing of it can be seen.
+/// A text without what stands unseen around it; nothing, if nothing of it can be seen.
 fn trimmed(text: &str) -> &str {
-    let text =
-        text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'));
+    let text = text.trim_matches(|c: char| {
+        c.is_whitespace() || is_direction(c) || "\u{200b}\u{2060}\u{feff}".contains(c)
+    });
     // A control character is left to be named.
-    if text.chars().any(|c| is_visible(c) || is_control(c)) {
+    if text.chars().any(|c| is_visible(c) || c.is_control()) {
         text
     } else {
         ""
     }
 }
 
-/// Whether a sign is seen. One that is not may still belong to a text: it joins letters, or parts of an emoji.
+/// Whether a sign is seen by itself. One that is not may still belong to a text: it joins letters, changes them, or makes
+/// one emoji of several.
 fn is_visible(c: char) -> bool {
-    let blank = matches!(c, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
-    !blank && !c.is_whitespace() && c.general_category() != GeneralCategory::Format
+    use GeneralCategoryGroup::{Letter, Number, Punctuation, Symbol};
+    let blank = "\u{115f}\u{1160}\u{2800}\u{3164}\u{ffa0}".contains(c);
+    let category = c.general_category();
+    !blank
+        && (category == GeneralCategory::PrivateUse
+            || matches!(c.general_category_group(), Letter | Number | Punctuation | Symbol))
 }
 
-/// Whether a sign commands rather than tells: one of them turns round what stands behind it, so that a text reads as
-/// another.
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}')
+/// Whether a sign says in which direction its neighbours read. Address books put such marks around telephone numbers.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether a sign turns round what stands behind it, so that a name reads as another. A text in two directions needs
+/// none of these since there are isolates.
+fn is_override(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}')
 }
 
 /// Whether a moment lies within the years 1900 to 9999.
@@ -231,7 +241,12 @@ pub fn is_email(text: &str) -> bool {
     };
     let plain = |part: &str| {
         !part.is_empty()
-            && !part.contains(|c: char| !is_visible(c) || is_control(c) || "@,;<>()\"".contains(c))
+            && !part.contains(|c: char| {
+                c.is_whitespace()
+                    || c.is_control()
+                    || c.general_category() == GeneralCategory::Format
+                    || "@,;<>()\"".contains(c)
+            })
     };
     plain(local)
         && plain(domain)

@@ -144,7 +144,7 @@ async fn respond<B: Backend>(
             if parts
                 .headers
                 .get(CONTENT_ENCODING)
-                .is_some_and(|coding| coding != "identity")
+                .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
             {
                 return Err(Refused::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -93,9 +93,9 @@ pub struct UpdateUserInput {
     user_id: Id<User>,
     /// The name; 200 characters at most.
     name: MaybeUndefined<String>,
-    /// What the user may do: a role, no more powerful than your own, or else a `customRoleId`.
+    /// What the user may do: a role, no more powerful than your own, or else a `customRoleId`. Null is as if left out.
     role: Option<Role>,
-    /// The role of the tenant's own that the user gets.
+    /// The role of the tenant's own that the user gets. Null is as if left out.
     custom_role_id: Option<Id<CustomRole>>,
     /// Whether the user may sign in to this tenant.
     is_active: MaybeUndefined<bool>,

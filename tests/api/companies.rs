@@ -362,6 +362,11 @@ async fn each_operator_finds_what_it_says() {
             json!({ "id": null, "name": null, "and": null, "or": null, "not": null }),
             &["Alpha", "Beta", "Gamma"],
         ),
+        (
+            json!({ "id": { "eq": null, "in": null }, "name": { "eq": null, "in": null, "contains": null, "startsWith": "B" },
+                    "createdAt": { "gt": null, "lte": null }, "ownerId": { "eq": null, "isNull": null } }),
+            &["Beta"],
+        ),
     ] {
         assert_eq!(found(&client, filter.clone()).await, names, "{filter}");
     }

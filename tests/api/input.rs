@@ -273,6 +273,13 @@ async fn what_is_no_value_of_a_scalar_refuses_the_whole_request_before_anything_
     let document =
         format!("mutation($v: CreateDealInput!) {{ {lost} createDeal(input: $v) {{ position }} }}");
     let input = json!({ "name": "x", "amount": { "amount": "one", "currencyCode": "EUR" } });
+    let literal = format!(
+        r#"mutation {{ {lost} createDeal(input: {{ name: "x", amount: {{ amount: "one", currencyCode: EUR }} }}) {{ position }} }}"#
+    );
+    assert_eq!(
+        refused(&client, &literal, json!({})).await,
+        "At \"input.amount.amount\": A decimal number such as \"1234.50\" is needed."
+    );
     assert_eq!(
         refused(&client, &document, json!({ "v": input })).await,
         "Variable \"$v\" has an invalid value at \"amount.amount\": A decimal number such as \"1234.50\" is needed."
@@ -306,6 +313,42 @@ async fn null_in_an_update_takes_the_value_away_or_is_refused() {
     let client = app.tenant().await;
     let records = Records::of(&client, "Own").await;
     let sdl = recipes::Sdl::get();
+    let filled = [
+        (
+            "updateCompany",
+            json!({
+                "domain": "a.example", "industry": "a", "email": "a@a.example", "phone": "1",
+                "address": { "city": "A" },
+            }),
+        ),
+        (
+            "updateContact",
+            json!({
+                "email": "a@a.example", "phone": "1", "jobTitle": "a", "source": "a", "rating": 1, "notes": "a",
+            }),
+        ),
+        (
+            "updateDeal",
+            json!({ "expectedCloseDate": "2031-01-01", "nextStep": "a", "description": "a" }),
+        ),
+        (
+            "updateInteraction",
+            json!({
+                "direction": "INBOUND", "channel": "a", "content": "a", "outcome": "a", "nextAction": "a",
+                "scheduledAt": "2031-01-01T00:00:00Z", "completedAt": "2031-01-01T00:00:00Z",
+            }),
+        ),
+        ("updatePipelineStage", json!({ "rottingAfterDays": 1 })),
+        ("updateRole", json!({ "description": "a" })),
+    ];
+    for (name, fields) in filled {
+        let mut arguments = recipes::arguments(name, &records);
+        let input = arguments["input"].as_object_mut().unwrap();
+        input.extend(fields.as_object().unwrap().clone());
+        let (document, variables) = recipes::operation("Mutation", name, arguments);
+        let answer = sound(&client, &document, variables).await;
+        assert_eq!(answer["data"][name]["userErrors"], json!([]), "{answer:#}");
+    }
     let (mut taken, mut refused) = (0, 0);
     for field in sdl.fields("Mutation") {
         let name = field.name.node.as_str();
@@ -326,6 +369,8 @@ async fn null_in_an_update_takes_the_value_away_or_is_refused() {
                 continue;
             }
             let mut arguments = recipes::arguments(name, &records);
+            let (document, variables) = recipes::operation("Mutation", name, arguments.clone());
+            let unchanged = sound(&client, &document, variables).await;
             arguments["input"][given] = Value::Null;
             let (document, variables) = recipes::operation("Mutation", name, arguments);
             let answer = sound(&client, &document, variables).await;
@@ -336,6 +381,8 @@ async fn null_in_an_update_takes_the_value_away_or_is_refused() {
                     payload[&key].get(shown).is_some_and(Value::is_null),
                     "{name} {given}: {answer:#}"
                 );
+                let version = |answer: &Value| answer["data"][name][&key]["version"].as_i64();
+                assert!(version(&answer) > version(&unchanged), "{name} {given} was there");
                 taken += 1;
             } else {
                 let error = &payload["userErrors"][0];
@@ -796,13 +843,19 @@ async fn a_name_of_ten_megabytes_is_too_long() {
         "\u{2066}\u{2069}",
         "\u{3164}",
         "\u{2800} \u{2800}",
+        "\u{202e}",
+        "\u{fe0f}",
+        "\u{34f}",
+        "\u{301}",
+        "\u{e0100}",
+        "\u{fff0}",
+        "\u{17b4}",
     ];
     let empty = empty.map(|name| (name, "REQUIRED"));
-    for (name, wanted) in empty.into_iter().chain([
-        ("Acme \u{202e}dtL", "INVALID"),
-        ("\u{202a}", "INVALID"),
-        ("\u{7}", "INVALID"),
-    ]) {
+    for (name, wanted) in empty
+        .into_iter()
+        .chain([("Acme \u{202e}dtL", "INVALID"), ("\u{7}", "INVALID")])
+    {
         let input_of_it = json!({ "name": name });
         let (path, code) = mended(&client, "createCompany", "company { id }", input_of_it).await;
         assert_eq!((path, code.as_str()), (input("name"), wanted), "{name:?}");
@@ -820,21 +873,33 @@ async fn a_name_of_ten_megabytes_is_too_long() {
         "می\u{200c}خواهم",
         "🏳️\u{200d}🌈",
         "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
-        "\u{2067}שלום\u{2069}",
+        "Acme \u{2067}שלום\u{2069} Ltd",
+        "e\u{301}",
+        "हिन्दी",
     ];
     for name in seen {
-        for typed in [name.to_owned(), format!("\u{feff} {name}\u{200b}\n")] {
+        for (before, after) in [("", ""), ("\u{feff} ", "\u{200b}\n"), ("\u{202a}", "\u{202c}")] {
+            let typed = json!({ "name": format!("{before}{name}{after}") });
             let payload = client
-                .mutate(
-                    "createCompany",
-                    "CreateCompanyInput",
-                    "company { name }",
-                    json!({ "name": typed }),
-                )
+                .mutate("createCompany", "CreateCompanyInput", "company { name }", typed)
                 .await;
             assert_eq!(payload["company"]["name"], name);
         }
     }
+    let pasted =
+        json!({ "name": "x", "phone": "\u{202a}+49 30 1234567\u{202c}", "notes": "a\u{202b}b\u{202c}c" });
+    let payload = client
+        .mutate(
+            "createContact",
+            "CreateContactInput",
+            "contact { phone notes }",
+            pasted,
+        )
+        .await;
+    assert_eq!(
+        payload["contact"],
+        json!({ "phone": "+49 30 1234567", "notes": "a\u{202b}b\u{202c}c" })
+    );
 }
 
 #[tokio::test]

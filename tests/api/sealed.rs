@@ -96,7 +96,7 @@ fn whatever_a_vault_seals_is_sealed_for_a_column_that_is_known() {
     let documented = [
         ("auth/keys.rs", "SIGNING_KEY"),
         ("auth/provider/door.rs", "PROVIDER_VISIT"),
-        ("identity/mfa/mutations.rs", "sealing_context"),
+        ("identity/mfa/mutations/mod.rs", "sealing_context"),
         ("mail/mod.rs", "sealed::"),
         ("sensitive/mod.rs", "DATA_KEY"),
         ("db/sealed.rs", "self.of("),

@@ -517,8 +517,9 @@ impl<'a> Uses<'a> {
                         let argument = definition.and_then(|field| field.arguments.get(name.node.as_str()));
                         if let Some(argument) = argument {
                             let place = Place::Typed(&argument.ty, argument.default.is_some());
-                            self.value(&value.node, place, value.pos, 0)?;
-                            self.id(&value.node, argument.id, value.pos)?;
+                            self.value(&value.node, place, value.pos, 0)
+                                .and_then(|()| self.id(&value.node, argument.id, value.pos))
+                                .map_err(|refusal| within(&name.node, refusal))?;
                         }
                     }
                     let of = definition.map_or("", |field| &field.of);
@@ -630,8 +631,10 @@ impl<'a> Uses<'a> {
                     } else {
                         Place::Typed(&field.ty, field.default.is_some())
                     };
-                    self.value(value, place, at, depth + 1)?;
-                    self.id(value, field.id, at)?;
+                    let checked = self.value(value, place, at, depth + 1);
+                    checked
+                        .and_then(|()| self.id(value, field.id, at))
+                        .map_err(|refusal| within(key, refusal))?;
                 }
                 true
             }
@@ -719,6 +722,19 @@ impl<'a> Uses<'a> {
         }
         Ok(())
     }
+}
+
+/// Tells in which field of an object a wrong value is: the parser knows only where the whole argument begins.
+fn within(key: &str, mut refusal: Refusal) -> Refusal {
+    if refusal.code() == BAD_USER_INPUT {
+        for error in &mut refusal.errors {
+            error.message = match error.message.strip_prefix("At \"") {
+                Some(rest) => format!("At \"{key}.{rest}"),
+                None => format!("At \"{key}\": {}", error.message),
+            };
+        }
+    }
+    refusal
 }
 
 /// Whether a variable of one type may stand where another is expected, nullability of the outermost type aside.

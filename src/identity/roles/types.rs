@@ -50,7 +50,8 @@ impl From<RoleScopes> for RecordScopes {
     }
 }
 
-/// Whose records a role reaches. What is left out is `ALL` for a new role, and stays as it is otherwise.
+/// Whose records a role reaches. What is left out, or null, is `ALL` for a new role, and stays as it is
+/// otherwise.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct RecordScopesInput {
     /// Whose companies.
