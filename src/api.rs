@@ -75,7 +75,7 @@ pub type Mutation = Apart<Mutations>;
 
 /// What can be changed. Of several mutations in a request each is made by itself, one after the other. One that fails is
 /// null and has an entry in `errors`; it neither takes back those before it nor keeps those after it from being made,
-/// unless the database cannot be reached. One that is asked for twice under one name is made once.
+/// unless it is answered `UNAVAILABLE`: then they are, too. One that is asked for twice under one name is made once.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
 pub struct Mutations(

@@ -226,7 +226,7 @@ impl App {
     }
 }
 
-/// Refuses settings that cannot do, before anything is made or migrated. Nothing is connected.
+/// Refuses settings that an [`App`] could not be made with, before anything is made or migrated. Nothing is connected.
 ///
 /// # Errors
 /// A sentence for the operator, which names the setting.

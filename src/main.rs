@@ -163,7 +163,9 @@ fn run() -> Result<(), String> {
         return Ok(());
     }
     telemetry::init(&config)?;
-    app::check(&config)?;
+    if matches!(command, Command::Serve | Command::Demo(_)) {
+        app::check(&config)?;
+    }
     let tls = match (&config.tls_cert_file, &config.tls_key_file) {
         (Some(certificate), Some(key)) if matches!(command, Command::Serve) => {
             Some(Tls::load(certificate, key)?)

@@ -80,6 +80,7 @@ async fn make_roles(conn: &mut AsyncPgConnection) -> Result<(), String> {
              grants text[] := '{{}}';
              made text;
              missing text[] := '{{}}';
+             absent name[] := '{{}}';
          BEGIN
              FOREACH role IN ARRAY roles LOOP
                  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
@@ -89,15 +90,18 @@ async fn make_roles(conn: &mut AsyncPgConnection) -> Result<(), String> {
                      EXCEPTION
                          -- Another database of this PostgreSQL may be migrated at this moment.
                          WHEN duplicate_object OR unique_violation THEN NULL;
-                         WHEN insufficient_privilege THEN missing := missing || made;
+                         WHEN insufficient_privilege THEN
+                             missing := missing || made;
+                             absent := absent || role;
                      END;
                  END IF;
              END LOOP;
-             IF missing <> '{{}}' OR NOT pg_has_role('{SCOPED_ROLE}'::name, '{RUNTIME_ROLE}'::name, 'MEMBER') THEN
+             IF (CASE WHEN '{RUNTIME_ROLE}' = ANY (absent) OR '{SCOPED_ROLE}' = ANY (absent) THEN true
+                     ELSE NOT pg_has_role('{SCOPED_ROLE}'::name, '{RUNTIME_ROLE}'::name, 'MEMBER') END) THEN
                  grants := grants || text 'GRANT {RUNTIME_ROLE} TO {SCOPED_ROLE}';
              END IF;
              FOREACH role IN ARRAY roles LOOP
-                 IF missing <> '{{}}' OR NOT pg_has_role(login, role, taking) THEN
+                 IF (CASE WHEN role = ANY (absent) THEN true ELSE NOT pg_has_role(login, role, taking) END) THEN
                      grants := grants || format('GRANT %I TO %I', role, login);
                  END IF;
              END LOOP;

@@ -32,7 +32,7 @@ impl<T: ObjectType> ContainerType for Apart<T> {
     }
 }
 
-/// The error of a field before, if it was that the database cannot be reached.
+/// The error of a field before, if that was unavailable: most often because the database cannot be reached.
 fn gone(ctx: &Context<'_>) -> Option<ServerError> {
     let errors = ctx.query_env.errors.lock().ok()?;
     let is_gone = |error: &&ServerError| {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_others_are_made_but_none_once_the_database_is_gone() {
+    async fn the_others_are_made_but_none_after_one_that_is_unavailable() {
         let made = Arc::new(AtomicUsize::new(0));
         let schema = Schema::new(Query, Apart(Changes(made.clone())), EmptySubscription);
         assert!(schema.sdl().contains("change: Int\n"), "{}", schema.sdl());

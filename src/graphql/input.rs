@@ -31,7 +31,7 @@ impl Check {
 
     /// A line that must be there: white space around it is dropped.
     pub fn line(&mut self, field: &str, text: &str) -> String {
-        let text = trimmed(text);
+        let text = trimmed(text, false);
         if text.is_empty() {
             self.problem(
                 field,
@@ -164,7 +164,7 @@ impl Check {
 
     fn optional(&mut self, field: &str, text: Option<String>, max: usize, lines: bool) -> Option<String> {
         let text = text?;
-        let text = trimmed(&text);
+        let text = trimmed(&text, lines);
         self.characters(field, text, max, lines);
         (!text.is_empty()).then(|| text.to_owned())
     }
@@ -189,11 +189,12 @@ impl Check {
     }
 }
 
-/// A text without what stands unseen around it; nothing, if nothing of it can be seen.
-fn trimmed(text: &str) -> &str {
-    let text = text.trim_matches(|c: char| {
-        c.is_whitespace() || is_direction(c) || "\u{200b}\u{2060}\u{feff}".contains(c)
-    });
+/// A text without what stands unseen around it; nothing, if nothing of it can be seen. Around a line that is the marks, too,
+/// that address books put around telephone numbers: within one they are [refused](is_override).
+fn trimmed(text: &str, lines: bool) -> &str {
+    let unseen =
+        |c: char| c.is_whitespace() || "\u{200b}\u{2060}\u{feff}".contains(c) || !lines && is_override(c);
+    let text = text.trim_matches(unseen);
     // A control character is left to be named.
     if text.chars().any(|c| is_visible(c) || c.is_control()) {
         text
@@ -206,16 +207,14 @@ fn trimmed(text: &str) -> &str {
 /// one emoji of several.
 fn is_visible(c: char) -> bool {
     use GeneralCategoryGroup::{Letter, Number, Punctuation, Symbol};
-    let blank = "\u{115f}\u{1160}\u{2800}\u{3164}\u{ffa0}".contains(c);
-    let category = c.general_category();
-    !blank
-        && (category == GeneralCategory::PrivateUse
-            || matches!(c.general_category_group(), Letter | Number | Punctuation | Symbol))
+    let seen = matches!(c.general_category_group(), Letter | Number | Punctuation | Symbol)
+        || c.general_category() == GeneralCategory::PrivateUse;
+    seen && !is_blank(c)
 }
 
-/// Whether a sign says in which direction its neighbours read. Address books put such marks around telephone numbers.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a letter or symbol looks like nothing.
+fn is_blank(c: char) -> bool {
+    "\u{115f}\u{1160}\u{2800}\u{3164}\u{ffa0}".contains(c)
 }
 
 /// Whether a sign turns round what stands behind it, so that a name reads as another. A text in two directions needs
@@ -239,13 +238,15 @@ pub fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else {
         return false;
     };
+    // Nothing that is not seen: two addresses must not look the same.
+    let unseen = |c: char| {
+        let selects = matches!(c, '\u{34f}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
+        selects || is_blank(c) || c.general_category() == GeneralCategory::Format
+    };
     let plain = |part: &str| {
         !part.is_empty()
             && !part.contains(|c: char| {
-                c.is_whitespace()
-                    || c.is_control()
-                    || c.general_category() == GeneralCategory::Format
-                    || "@,;<>()\"".contains(c)
+                c.is_whitespace() || c.is_control() || unseen(c) || "@,;<>()\"".contains(c)
             })
     };
     plain(local)

@@ -183,26 +183,61 @@ async fn what_is_asked_for_twice_under_one_name_is_made_once() {
     );
     assert_eq!(payload["userErrors"], json!([]));
     assert_eq!(companies(&client).await, 1);
-    // The same name for what is not the same, and what is not known before the variables are.
-    for document in [
-        "mutation { ...a ...b }",
-        r#"mutation { createCompany(input: { name: "C" }) { position } ... on Mutation { ... on Mutation { ...b } } }"#,
-        "mutation($b: Boolean!) { ...a ... @include(if: $b) { ...a } }",
-        "mutation($b: Boolean!) { ...b ...b other: createCompany(input: { name: \"C\" }) @skip(if: $b) { position } }",
-    ] {
-        let mut document = document.to_owned();
+    let with = |document: &str| {
+        let mut whole = document.to_owned();
         for (name, company) in [("a", "A"), ("b", "B")] {
             if document.contains(&format!("...{name}")) {
-                document += &format!(
-                    r#" fragment {name} on Mutation {{ createCompany(input: {{ name: "{company}" }}) {{ position }} }}"#
+                whole += &format!(
+                    r#" fragment {name} on Mutation {{ createCompany(input: {{ name: "{company}" }}) {{ position }} __typename }}"#
                 );
             }
         }
-        let answer = client.answer(&document, json!({ "b": true })).await;
+        whole
+    };
+    // The same name for what is not the same.
+    for document in [
+        "mutation($b: Boolean!) { ...a ...b }",
+        r#"mutation($b: Boolean!) { createCompany(input: { name: "C" }) { position } ... on Mutation { ... on Mutation { ...b } } }"#,
+        "mutation($b: Boolean!) { ...a ... @include(if: $b) { ... on Mutation { ... on Mutation { ...b } } } }",
+    ] {
+        let answer = client.answer(&with(document), json!({ "b": true })).await;
         let code = &answer["errors"][0]["extensions"]["code"];
         assert_eq!(code, "GRAPHQL_VALIDATION_FAILED", "{document}: {answer}");
     }
     assert_eq!(companies(&client).await, 1);
+    // What is skipped, in whichever way, is not there.
+    for (document, made) in [
+        ("mutation($b: Boolean!) { ...a ...a @include(if: $b) }", (1, 1)),
+        (
+            "mutation($b: Boolean!) { ...a @skip(if: $b) ...a @include(if: $b) }",
+            (1, 1),
+        ),
+        (
+            "mutation($b: Boolean!) { ... @skip(if: $b) { ...a @include(if: true) } ...a @include(if: false) }",
+            (1, 0),
+        ),
+        (
+            "mutation($b: Boolean!) { ...a ...a other: createCompany(input: { name: \"C\" }) @include(if: $b) { position } }",
+            (1, 2),
+        ),
+        (
+            "mutation($b: Boolean!) { ...a c: createCompany(input: { name: \"C\" }) { position } ... @include(if: $b) { __typename } __typename }",
+            (2, 2),
+        ),
+    ] {
+        for (b, made) in [(false, made.0), (true, made.1)] {
+            let before = companies(&client).await;
+            let data = client.query(&with(document), json!({ "b": b })).await;
+            assert_eq!(companies(&client).await - before, made, "{document} {b}: {data}");
+            let answered = data
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|key| *key != "__typename")
+                .count();
+            assert_eq!(answered as u64, made, "{document} {b}: {data}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -123,6 +123,25 @@ fn bad_settings_are_refused_by_name() {
         assert!(told.contains(told_by), "{name}={value}: {told}");
         assert!(!told.contains(value) || !name.ends_with("SECRET"), "{told}");
     }
+    // With everything given that goes together, it is the last that is told.
+    let told = refusal(dealstream(folder.path()).envs([
+        ("SMTP_URL", "smtps://ada:hush-hush@mail.example"),
+        ("DEALSTREAM_MAIL_FROM", "crm@acme.example"),
+        ("DEALSTREAM_API_URL", "https://api.acme.example"),
+        ("DEALSTREAM_RETURN_URLS", "https://app.acme.example/in"),
+        ("GITHUB_CLIENT_ID", "one"),
+        ("GITHUB_CLIENT_SECRET", "hush-hush"),
+        ("OIDC_ISSUER", "https://issuer.example"),
+        ("OIDC_CLIENT_ID", "one"),
+        ("OIDC_CLIENT_SECRET", "hush-hush"),
+        ("DEALSTREAM_TRUSTED_ISSUER", "https://other.example"),
+        ("DEALSTREAM_TRUSTED_ISSUER_AUDIENCE", "crm"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("TLS_CERT_FILE", "/nonexistent/certificate"),
+        ("TLS_KEY_FILE", "/nonexistent/key"),
+    ]));
+    assert!(told.contains("/nonexistent/certificate"), "{told}");
+    assert!(!told.contains("hush-hush"), "{told}");
     let made: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert!(made.is_empty(), "nothing is made before: {made:?}");
 }

@@ -7,8 +7,8 @@ use async_graphql::parser::types::{
     BaseType, Directive, DocumentOperations, ExecutableDocument, Field, InlineFragment, OperationDefinition,
     OperationType, Selection, SelectionSet, Type,
 };
-use async_graphql::{Name, Pos, Positioned};
-use async_graphql_value::Value;
+use async_graphql::{Name, Pos, Positioned, Variables};
+use async_graphql_value::{ConstValue, Value};
 
 use super::coerce::Declared;
 use super::cost::{self, Cost};
@@ -40,10 +40,33 @@ pub(super) struct Operation {
     pub(super) distinct: bool,
     /// Whether it is a single mutation.
     pub(super) alone: bool,
+    /// What a mutation asks for, when any of it is there more than once.
+    pub(super) repeated: Vec<Kept>,
     /// What its fields can show of rows.
     pub(super) asked: Arc<Asked>,
     /// For a query whose cost is known: whoever else asks it.
     pub(super) together: Option<Arc<Together>>,
+}
+
+/// A root field, with what is said of whether it is skipped.
+pub(super) struct Kept {
+    pub(super) field: Field,
+    pub(super) at: Pos,
+    conditions: Vec<(bool, Value)>,
+}
+
+impl Kept {
+    /// Whether it is asked for, with these variables.
+    pub(super) fn is_included(&self, variables: &Variables) -> bool {
+        self.conditions.iter().all(|(wanted, condition)| {
+            let is_so = match condition {
+                Value::Boolean(is_so) => *is_so,
+                Value::Variable(name) => variables.get(name) == Some(&ConstValue::Boolean(true)),
+                _ => false,
+            };
+            is_so == *wanted
+        })
+    }
 }
 
 /// The argument `after` of a subscription.
@@ -186,9 +209,16 @@ pub(super) fn operations(
             let subscribes = definition.ty == OperationType::Subscription;
             let alone = definition.ty == OperationType::Mutation && is_alone(&roots);
             let mut operation = operation.clone();
-            if subscribes || definition.ty == OperationType::Mutation && is_repeated(&roots)? {
-                operation.node.selection_set.node.items = merged(&roots)?;
+            if subscribes {
+                let fields = roots.iter().map(|root| (root.field, root.at));
+                operation.node.selection_set.node.items = merged(fields)?;
             }
+            let repeated = definition.ty == OperationType::Mutation && is_repeated(&roots);
+            let repeated: Vec<_> = roots.iter().filter(|_| repeated).map(Root::kept).collect();
+            nodes += repeated
+                .iter()
+                .map(|root| 1 + size(&root.field.selection_set.node))
+                .sum::<u64>();
             let reduced = ExecutableDocument {
                 operations: DocumentOperations::Single(operation),
                 fragments: document
@@ -219,6 +249,7 @@ pub(super) fn operations(
             Ok(Operation {
                 together: together.then(Arc::default),
                 alone,
+                repeated,
                 asked: Arc::new(Asked::of(names)),
                 name: name.map(|name| name.as_str().into()),
                 kind: definition.ty,
@@ -295,11 +326,26 @@ fn distinct(document: &ExecutableDocument, set: &SelectionSet) -> bool {
 }
 
 /// What stands at the root of an operation, fragments unfolded.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Root<'a> {
     field: &'a Field,
     at: Pos,
-    conditional: bool,
+    /// `@skip` and `@include` of itself and of the fragments that it is in.
+    conditions: Vec<&'a Directive>,
+}
+
+impl Root<'_> {
+    fn kept(&self) -> Kept {
+        let condition = |directive: &&Directive| {
+            let wanted = directive.name.node == "include";
+            Some((wanted, directive.get_argument("if")?.node.clone()))
+        };
+        Kept {
+            field: self.field.clone(),
+            at: self.at,
+            conditions: self.conditions.iter().filter_map(condition).collect(),
+        }
+    }
 }
 
 /// The rules about root fields: how many, how often the same, and those of a subscription.
@@ -311,35 +357,36 @@ fn roots<'a>(
     fn collect<'a>(
         document: &'a ExecutableDocument,
         set: &'a SelectionSet,
-        conditional: bool,
+        conditions: &[&'a Directive],
         into: &mut Vec<Root<'a>>,
     ) {
         for selection in &set.items {
-            let conditional = conditional
-                || selection
-                    .node
-                    .directives()
-                    .iter()
-                    .any(|directive| matches!(directive.node.name.node.as_str(), "skip" | "include"));
+            let own = selection
+                .node
+                .directives()
+                .iter()
+                .map(|directive| &directive.node);
+            let own = own.filter(|it| matches!(it.name.node.as_str(), "skip" | "include"));
+            let conditions: Vec<_> = conditions.iter().copied().chain(own).collect();
             match &selection.node {
                 Selection::Field(field) => into.push(Root {
                     field: &field.node,
                     at: field.pos,
-                    conditional,
+                    conditions,
                 }),
                 Selection::InlineFragment(inline) => {
-                    collect(document, &inline.node.selection_set.node, conditional, into);
+                    collect(document, &inline.node.selection_set.node, &conditions, into);
                 }
                 Selection::FragmentSpread(spread) => {
                     if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node) {
-                        collect(document, &fragment.node.selection_set.node, conditional, into);
+                        collect(document, &fragment.node.selection_set.node, &conditions, into);
                     }
                 }
             }
         }
     }
     let mut roots = Vec::new();
-    collect(document, &operation.node.selection_set.node, false, &mut roots);
+    collect(document, &operation.node.selection_set.node, &[], &mut roots);
 
     if operation.node.ty == OperationType::Subscription {
         let keys: HashSet<&str> = roots
@@ -352,7 +399,7 @@ fn roots<'a>(
                 operation.pos,
             ));
         }
-        if let Some(root) = roots.iter().find(|root| root.conditional) {
+        if let Some(root) = roots.iter().find(|root| !root.conditions.is_empty()) {
             return Err(invalid(
                 "The field of a subscription cannot be skipped or included.",
                 root.at,
@@ -389,13 +436,19 @@ fn roots<'a>(
     Ok(roots)
 }
 
-/// The names of root fields, once for each key of the answer.
+/// The names of root fields: once for what is there more than once, in the answer's one place.
 fn answered(roots: &[Root]) -> Vec<Box<str>> {
-    let mut keys = HashSet::new();
-    let mut once = roots.to_vec();
-    once.retain(|root| keys.insert(root.field.response_key().node.as_str()));
-    once.into_iter()
-        .map(|root| root.field.name.node.as_str().into())
+    let is_same = |one: &Field, other: &Field| {
+        one.response_key() == other.response_key() && one.name == other.name && same_arguments(one, other)
+    };
+    let earlier = |at: usize| {
+        roots[..at]
+            .iter()
+            .any(|root| is_same(root.field, roots[at].field))
+    };
+    (0..roots.len())
+        .filter(|at| !earlier(*at))
+        .map(|at| roots[at].field.name.node.as_str().into())
         .collect()
 }
 
@@ -409,40 +462,46 @@ fn is_alone(roots: &[Root]) -> bool {
     keys.all(|key| Some(key) == first)
 }
 
-/// Whether a mutation is asked for more than once under one name, and stands for itself in all places.
-fn is_repeated(roots: &[Root]) -> Result<bool, Refusal> {
+/// Whether a mutation is asked for more than once under one name.
+fn is_repeated(roots: &[Root]) -> bool {
     let mut keys = HashSet::new();
-    let again = roots
+    let mut own = roots
         .iter()
-        .find(|root| !keys.insert(&root.field.response_key().node));
-    match again {
-        Some(again) if roots.iter().any(|root| root.conditional) => Err(invalid(
-            "A mutation that is there more than once cannot stand beside what is skipped or included.",
-            again.at,
-        )),
-        again => Ok(again.is_some()),
-    }
+        .filter(|root| !root.field.name.node.starts_with("__"));
+    own.any(|root| !keys.insert(&root.field.response_key().node))
 }
 
 /// Root fields out of the fragments that they may be in, each once. The executor does not look into those for a
 /// subscription, and would make a mutation as often as it is there.
-fn merged(roots: &[Root]) -> Result<Vec<Positioned<Selection>>, Refusal> {
+pub(super) fn merged<'a>(
+    roots: impl IntoIterator<Item = (&'a Field, Pos)>,
+) -> Result<Vec<Positioned<Selection>>, Refusal> {
     let mut fields: Vec<Positioned<Field>> = Vec::new();
-    for root in roots {
-        let key = root.field.response_key();
+    for (root, at) in roots {
+        let key = root.response_key();
         let Some(field) = fields.iter_mut().find(|field| field.node.response_key() == key) else {
-            fields.push(Positioned::new(root.field.clone(), root.at));
+            fields.push(Positioned::new(root.clone(), at));
             continue;
         };
-        if field.node.name != root.field.name || !same_arguments(&field.node, root.field) {
+        if field.node.name != root.name || !same_arguments(&field.node, root) {
             let message = format!("\"{}\" is asked for twice, and not the same.", key.node);
-            return Err(invalid(message, root.at));
+            return Err(invalid(message, at));
         }
-        let more = root.field.selection_set.node.items.iter().cloned();
+        let more = root.selection_set.node.items.iter().cloned();
         field.node.selection_set.node.items.extend(more);
     }
     let selection = |field: Positioned<Field>| Positioned::new(Selection::Field(field.clone()), field.pos);
     Ok(fields.into_iter().map(selection).collect())
+}
+
+/// Fields of a selection and of all below it.
+fn size(set: &SelectionSet) -> u64 {
+    let of = |selection: &Positioned<Selection>| match &selection.node {
+        Selection::Field(field) => size(&field.node.selection_set.node),
+        Selection::InlineFragment(inline) => size(&inline.node.selection_set.node),
+        Selection::FragmentSpread(_) => 0,
+    };
+    set.items.iter().map(|selection| 1 + of(selection)).sum()
 }
 
 fn same_arguments(one: &Field, other: &Field) -> bool {
@@ -590,9 +649,10 @@ impl<'a> Uses<'a> {
                         Some(at),
                     ));
                 }
-                return items
-                    .iter()
-                    .try_for_each(|item| self.value(item, Place::Typed(inner, false), at, depth + 1));
+                return items.iter().enumerate().try_for_each(|(index, item)| {
+                    let checked = self.value(item, Place::Typed(inner, false), at, depth + 1);
+                    checked.map_err(|refusal| within(&index.to_string(), refusal))
+                });
             }
             (BaseType::List(inner), single) => {
                 return self.value(single, Place::Typed(inner, false), at, depth);
@@ -652,7 +712,12 @@ impl<'a> Uses<'a> {
                 self.ids.push((name, kind));
                 return Ok(());
             }
-            Value::List(items) => return items.iter().try_for_each(|item| self.id(item, Some(kind), at)),
+            Value::List(items) => {
+                return items.iter().enumerate().try_for_each(|(index, item)| {
+                    let checked = self.id(item, Some(kind), at);
+                    checked.map_err(|refusal| within(&index.to_string(), refusal))
+                });
+            }
             Value::String(text) => text.as_str(),
             _ => "",
         };

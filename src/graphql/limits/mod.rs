@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextValidation};
 use async_graphql::futures_util::FutureExt;
-use async_graphql::parser::types::{ExecutableDocument, OperationType};
+use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationType, Selection};
 use async_graphql::{
-    CacheControl, ErrorExtensionValues, ObjectType, Pos, Request, SchemaBuilder, ServerError,
+    CacheControl, ErrorExtensionValues, ObjectType, Pos, Positioned, Request, SchemaBuilder, ServerError,
     SubscriptionType, ValidationMode, ValidationResult, Value, Variables,
 };
 use async_graphql_value::Value as Literal;
@@ -350,10 +350,18 @@ impl Documents {
                 None,
             ));
         }
+        let once = match &operation.repeated[..] {
+            [] => None,
+            roots => {
+                let asked = roots.iter().filter(|root| root.is_included(&variables));
+                Some(check::merged(asked.map(|root| (&root.field, root.at)))?)
+            }
+        };
         Ok(Prepared {
             checked,
             index,
             variables,
+            once,
             cost,
         })
     }
@@ -421,6 +429,8 @@ pub struct Prepared {
     checked: Arc<Checked>,
     index: usize,
     variables: Variables,
+    /// What a mutation asks for, each once, where any of it is there more than once.
+    once: Option<Vec<Positioned<Selection>>>,
     cost: u64,
 }
 
@@ -458,7 +468,11 @@ impl Prepared {
     /// The request for the executor: the chosen operation with the fragments it reaches, and its variables.
     pub fn request(&self) -> Request {
         let mut request = Request::new(String::new());
-        request.set_parsed_query(self.operation().document.clone());
+        let mut document = self.operation().document.clone();
+        if let (Some(once), DocumentOperations::Single(operation)) = (&self.once, &mut document.operations) {
+            operation.node.selection_set.node.items.clone_from(once);
+        }
+        request.set_parsed_query(document);
         if self.operation().distinct {
             request = request.data(Distinct);
         }
