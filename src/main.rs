@@ -31,7 +31,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     about,
-    after_help = "Every setting can also be given in the environment or in a file named .env. There PG_BINDIR, too, names the \
+    after_help = "Every setting can also be given in the environment or in a file named .env, and a secret in a file that NAME_FILE names, \
+                  such as JWT_SECRET_FILE. There PG_BINDIR, too, names the \
                   folder of PostgreSQL's programs, where they are not found by themselves."
 )]
 struct Cli {

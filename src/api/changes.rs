@@ -93,7 +93,7 @@ impl RecordChangedEvent {
         ID(self.0.id.clone())
     }
 
-    /// The record as it is now; null when it is gone, or out of your reach.
+    /// The record as it is now, or was some seconds ago; null when it was gone, or out of your reach.
     async fn record(&self, ctx: &Context<'_>) -> Option<Result<Node>> {
         find_node(ctx, &self.0.id).await
     }

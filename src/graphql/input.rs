@@ -75,6 +75,16 @@ impl Check {
         Some(email)
     }
 
+    /// An internet domain that may be missing, in lower case.
+    pub fn optional_domain(&mut self, field: &str, domain: Option<String>) -> Option<String> {
+        let domain = self.optional(field, domain, LINE, false)?.to_lowercase();
+        if !is_domain(&domain) {
+            let message = "This is not a domain, such as acme.example.";
+            self.problem(field, ProblemCode::Invalid, message);
+        }
+        Some(domain)
+    }
+
     /// A password that is to be set.
     pub fn new_password(&mut self, field: &str, password: &str, rules: &Rules) {
         if let Err((code, message)) = rules.check(password) {
@@ -178,7 +188,8 @@ impl Check {
                 format!("{field} can have {max} characters at most."),
             );
         } else if text.chars().any(|c| {
-            !(lines && matches!(c, '\n' | '\r' | '\t')) && (c.is_control() || !lines && is_override(c))
+            !(lines && matches!(c, '\n' | '\r' | '\t'))
+                && (c.is_control() || !lines && (is_override(c) || is_line_end(c)))
         }) {
             self.problem(
                 field,
@@ -223,6 +234,11 @@ fn is_override(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}')
 }
 
+/// Whether a sign ends a line, though it is no control character.
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// Whether a moment lies within the years 1900 to 9999.
 pub fn is_plausible(moment: DateTime<Utc>) -> bool {
     (1900..=9999).contains(&moment.year())
@@ -249,11 +265,18 @@ pub fn is_email(text: &str) -> bool {
                 c.is_whitespace() || c.is_control() || unseen(c) || "@,;<>()\"".contains(c)
             })
     };
-    plain(local)
-        && plain(domain)
-        && domain.contains('.')
-        && !domain.starts_with('.')
-        && !domain.ends_with('.')
+    plain(local) && plain(domain) && domain.contains('.') && domain.split('.').all(|label| !label.is_empty())
+}
+
+/// Whether a text has the form of an internet domain, in any script.
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    text.contains('.') && text.split('.').all(is_label)
 }
 
 /// Refuses a stale update.

@@ -272,7 +272,9 @@ impl Once {
             return Ok(None);
         };
         if key.is_empty() || key.chars().count() > MAX_KEY || key.chars().any(char::is_control) {
-            let message = format!("An idempotency key has between 1 and {MAX_KEY} characters.");
+            let message = format!(
+                "An idempotency key has between 1 and {MAX_KEY} characters, no control characters among them."
+            );
             return Err(Error::invalid("idempotencyKey", ProblemCode::Invalid, message));
         }
         if !part.is_empty() {

@@ -373,6 +373,47 @@ async fn each_operator_finds_what_it_says() {
 }
 
 #[tokio::test]
+async fn a_domain_is_one_and_in_lower_case() {
+    let app = TestApp::new().await;
+    let client = app.tenant().await;
+    let create = async |domain: &str| {
+        let input = json!({ "name": "Acme", "domain": domain });
+        let selection = "company { domain }";
+        client
+            .payload("createCompany", "CreateCompanyInput", selection, input)
+            .await
+    };
+    for (domain, kept) in [
+        ("ACME.Example", "acme.example"),
+        ("sub-1.acme.example", "sub-1.acme.example"),
+        ("müller.example", "müller.example"),
+        ("xn--mller-kva.example", "xn--mller-kva.example"),
+    ] {
+        assert_eq!(create(domain).await["company"]["domain"], kept);
+    }
+    for domain in [
+        "acme",
+        "not a domain",
+        "javascript:alert(1)",
+        "https://acme.example",
+        "acme..example",
+        ".example",
+        "acme.example.",
+        "-a.example",
+        "a-.example",
+        "acme.example/a",
+        "acme_1.example",
+    ] {
+        let error = &create(domain).await["userErrors"][0];
+        assert_eq!(
+            (&error["field"], &error["code"]),
+            (&json!(["input", "domain"]), &json!("INVALID")),
+            "{domain}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn relations_lead_both_ways() {
     let app = TestApp::new().await;
     let client = app.tenant().await;

@@ -852,10 +852,11 @@ async fn a_name_of_ten_megabytes_is_too_long() {
         "\u{17b4}",
     ];
     let empty = empty.map(|name| (name, "REQUIRED"));
-    for (name, wanted) in empty
-        .into_iter()
-        .chain([("Acme \u{202e}dtL", "INVALID"), ("\u{7}", "INVALID")])
-    {
+    for (name, wanted) in empty.into_iter().chain([
+        ("Acme \u{202e}dtL", "INVALID"),
+        ("Acme\u{2028}Ltd", "INVALID"),
+        ("\u{7}", "INVALID"),
+    ]) {
         let input_of_it = json!({ "name": name });
         let (path, code) = mended(&client, "createCompany", "company { id }", input_of_it).await;
         assert_eq!((path, code.as_str()), (input("name"), wanted), "{name:?}");
@@ -865,6 +866,7 @@ async fn a_name_of_ten_megabytes_is_too_long() {
         "a\u{3164}@b.example",
         "a\u{fe0f}@b.example",
         "a@b\u{ad}.example",
+        "a@b..example",
     ] {
         let input_of_it = json!({ "name": "x", "email": email });
         let (path, code) = mended(&client, "createCompany", "company { id }", input_of_it).await;

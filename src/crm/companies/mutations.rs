@@ -159,7 +159,7 @@ impl CompanyMutation {
             let company = Company {
                 id: Id::generate(),
                 name: check.line("name", &input.name),
-                domain: check.optional_line("domain", input.domain),
+                domain: check.optional_domain("domain", input.domain),
                 industry: check.optional_line("industry", input.industry),
                 email: check.optional_email("email", input.email).map(Detail::from),
                 phone: check.optional_line("phone", input.phone).map(Detail::from),
@@ -199,7 +199,7 @@ impl CompanyMutation {
                     .given("name", input.name)
                     .map(|name| check.line("name", &name)),
             );
-            let domain = check.patch("domain", input.domain, Check::optional_line);
+            let domain = check.patch("domain", input.domain, Check::optional_domain);
             patch.set_or_clear("domain", &mut company.domain, domain);
             let industry = check.patch("industry", input.industry, Check::optional_line);
             patch.set_or_clear("industry", &mut company.industry, industry);

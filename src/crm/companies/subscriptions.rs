@@ -51,7 +51,7 @@ impl CompanyChangedEvent {
         self.0.id()
     }
 
-    /// The company as it is now; null when it is gone, or out of your reach.
+    /// The company as it is now, or was some seconds ago; null when it was gone, or out of your reach.
     async fn company(&self, ctx: &Context<'_>) -> Option<Result<Record<Company>>> {
         ctx.relation::<CompanyById>(self.0.id()).await
     }

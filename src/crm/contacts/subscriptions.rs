@@ -52,7 +52,7 @@ impl ContactChangedEvent {
         self.0.id()
     }
 
-    /// The contact as it is now; null when it is gone, or out of your reach.
+    /// The contact as it is now, or was some seconds ago; null when it was gone, or out of your reach.
     async fn contact(&self, ctx: &Context<'_>) -> Option<Result<Record<Contact>>> {
         ctx.relation::<ContactById>(self.0.id()).await
     }

@@ -226,7 +226,10 @@ impl DealMutation {
             let reason = lost_reason(&mut check, stage.kind, input.lost_reason);
             deal.enter(&stage, reason, work.now());
             check.range("winProbability", input.win_probability, 0..=100);
-            if stage.kind == StageKind::Open {
+            if stage.kind != StageKind::Open && input.win_probability.is_some() {
+                let message = "In a stage that closes the deal, its probability is settled.";
+                check.problem("winProbability", ProblemCode::NotAllowed, message);
+            } else if stage.kind == StageKind::Open {
                 deal.win_probability = input.win_probability.unwrap_or(stage.win_probability);
             }
             check.done()?;

@@ -56,7 +56,7 @@ impl DealChangedEvent {
         self.0.id()
     }
 
-    /// The deal as it is now; null when it is gone, or out of your reach.
+    /// The deal as it is now, or was some seconds ago; null when it was gone, or out of your reach.
     async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.0.id()).await
     }
@@ -119,7 +119,7 @@ impl DealStageChangedEvent {
         self.deal_id
     }
 
-    /// The deal as it is now; null when it is gone, or out of your reach.
+    /// The deal as it is now, or was some seconds ago; null when it was gone, or out of your reach.
     async fn deal(&self, ctx: &Context<'_>) -> Option<Result<Record<Deal>>> {
         ctx.relation::<DealById>(self.deal_id).await
     }

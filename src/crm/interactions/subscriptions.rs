@@ -43,7 +43,7 @@ impl InteractionLoggedEvent {
         self.0.id()
     }
 
-    /// The interaction as it is now; null when it is gone, or out of your reach. Without a `completedAt`
+    /// The interaction as it is now, or was some seconds ago; null when it was gone, or out of your reach. Without a `completedAt`
     /// it is still to come.
     async fn interaction(&self, ctx: &Context<'_>) -> Option<Result<Record<Interaction>>> {
         ctx.relation::<InteractionById>(self.0.id()).await

@@ -194,6 +194,7 @@ pub(super) fn operations(
             let mut nodes = uses.nodes;
             let mut used: Vec<&Name> = uses.variables.iter().map(|used| used.name).collect();
             let mut ids = uses.ids.clone();
+            let mut deciding: HashSet<&Name> = uses.deciding().collect();
             while let Some(name) = waiting.pop() {
                 if reached.insert(name)
                     && let Some(uses) = fragments.get(name)
@@ -202,6 +203,7 @@ pub(super) fn operations(
                     nodes += uses.nodes;
                     used.extend(uses.variables.iter().map(|used| used.name));
                     ids.extend(&uses.ids);
+                    deciding.extend(uses.deciding());
                     waiting.extend(&uses.spreads);
                 }
             }
@@ -229,6 +231,7 @@ pub(super) fn operations(
                     .collect(),
             };
             let variables = definition.variable_definitions.iter().map(|variable| Declared {
+                decides: deciding.contains(&variable.node.name.node),
                 ids: ids
                     .iter()
                     .filter(|(name, _)| **name == variable.node.name.node)
@@ -560,6 +563,14 @@ impl<'a> Uses<'a> {
             ids: Vec::new(),
             nodes: 0,
         }
+    }
+
+    /// The variables that conditions depend on.
+    fn deciding(&self) -> impl Iterator<Item = &'a Name> + '_ {
+        let in_conditions = self.variables.iter();
+        in_conditions
+            .filter(|used| matches!(used.ty, Place::Condition))
+            .map(|used| used.name)
     }
 
     fn set(&mut self, set: &'a SelectionSet, parent: &'a str) -> Result<(), Refusal> {

@@ -14,6 +14,8 @@ pub(super) struct Declared {
     pub(super) name: Name,
     pub(super) ty: Type,
     pub(super) default: Option<Value>,
+    /// Whether `@skip` or `@include` depends on it.
+    pub(super) decides: bool,
     /// The prefixes of the ids that the places take where it is used.
     pub(super) ids: Vec<&'static str>,
     pub(super) at: Pos,
@@ -31,6 +33,12 @@ pub(super) fn variables(
     for declared in declared {
         let name = &declared.name;
         match given.remove(name.as_str()).or_else(|| declared.default.clone()) {
+            // Its default makes a nullable variable fit for a condition, which null is none of.
+            Some(Value::Null) if declared.decides => errors.push(error(
+                BAD_USER_INPUT,
+                format!("Variable \"${name}\" has an invalid value: expected Boolean!."),
+                Some(declared.at),
+            )),
             Some(mut value) => {
                 let mut path = Path::default();
                 let checked = check(shape, limits, &mut value, &declared.ty, 0, &mut path);

@@ -416,6 +416,20 @@ async fn conditions_see_the_defaults_of_variables() {
 }
 
 #[test]
+fn null_is_no_condition() {
+    let documents = documents();
+    for query in [
+        "query ($off: Boolean = false) { hello @skip(if: $off) }",
+        "query ($off: Boolean = false) { ...a } fragment a on Query { ... @skip(if: $off) { hello } }",
+    ] {
+        let with = |variables: Value| documents.prepare(query, None, vars(variables));
+        assert!(with(value!({})).is_ok() && with(value!({"off": true})).is_ok());
+        let refusal = with(value!({"off": null})).err().unwrap();
+        assert_eq!(refusal.code(), BAD_USER_INPUT);
+    }
+}
+
+#[test]
 fn variables_are_coerced_before_anything_runs() {
     let documents = documents();
     let query = "query ($id: ID!, $filter: Filter, $by: By, $n: Int! = 3, $ratio: Float) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -12,6 +13,9 @@ use crate::events::Position;
 
 /// Frames that a channel keeps at most, for subscribers that read slowly or resume.
 const FRAMES: usize = 2_000;
+/// How old a frame may be for who joins: it shows records as they were when it was made.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// What a channel carries: a frame at its position.
 pub struct Told {
     /// The position up to which everything has been told with it.
@@ -20,6 +24,8 @@ pub struct Told {
     pub frame: Bytes,
     /// Whether it tells of no event, but how far the stream has come.
     pub up_to_date: bool,
+    /// When it was made.
+    pub made: Instant,
 }
 
 /// What a channel carries.
@@ -158,15 +164,21 @@ impl Channel {
             position: i64::MAX,
             frame,
             up_to_date: false,
+            made: Instant::now(),
         }));
         state.wake();
     }
 
-    /// Joins at a position of the history; not when the channel is over, of another epoch, or no longer has what
-    /// follows.
+    /// Joins at a position of the history; not when the channel is over, of another epoch, no longer has what follows,
+    /// or has had it for so long that it may be true no more.
     pub fn join(self: &Arc<Self>, at: Position) -> Option<Member> {
         let state = self.state();
-        let fits = !state.over && state.epoch == at.epoch && state.from <= at.position;
+        let follows = state.frames.partition_point(|told| told.position <= at.position);
+        let fresh = state
+            .frames
+            .get(follows)
+            .is_none_or(|told| told.made.elapsed() < FRESH);
+        let fits = !state.over && state.epoch == at.epoch && state.from <= at.position && fresh;
         fits.then(|| Member {
             channel: self.clone(),
             place: None,
@@ -315,6 +327,7 @@ mod tests {
             position,
             frame: frame(text),
             up_to_date: false,
+            made: Instant::now(),
         }
     }
 
@@ -368,6 +381,22 @@ mod tests {
         assert!(matches!(slow.take(), Next::Behind));
         assert_eq!(slow.position(), at(0));
         assert!(channel.join(at(0)).is_none());
+    }
+
+    #[test]
+    fn who_joins_is_told_nothing_old_and_who_is_there_misses_nothing() {
+        let channel = channel();
+        let mut slow = channel.join(at(0)).expect("it begins here");
+        let old = Told {
+            made: Instant::now().checked_sub(2 * FRESH).expect("the clock has run"),
+            ..told(1, "old")
+        };
+        channel.extend(vec![old, told(2, "new")], 2, ROOM);
+        assert!(channel.join(at(0)).is_none());
+        let mut late = channel.join(at(1)).expect("it is new");
+        assert_eq!(taken(&mut late), Some(frame("new")));
+        assert_eq!(taken(&mut slow), Some(frame("old")));
+        assert_eq!(taken(&mut slow), Some(frame("new")));
     }
 
     #[test]

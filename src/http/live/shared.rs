@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
@@ -334,6 +334,7 @@ async fn drive(operation: Arc<Operation>, channel: Weak<Channel>, from: Position
             position: answer.position,
             frame: operation.frame(answer.response),
             up_to_date: answer.up_to_date,
+            made: Instant::now(),
         });
         let mut told: Vec<_> = told.collect();
         let Some(channel) = end.0.upgrade() else { return };
