@@ -270,11 +270,12 @@ pub fn is_email(text: &str) -> bool {
 
 /// Whether a text has the form of an internet domain, in any script.
 fn is_domain(text: &str) -> bool {
+    // Many scripts write vowels, or that there is none, as marks.
+    let is_sign = |c: char| c.is_alphanumeric() || c.general_category_group() == GeneralCategoryGroup::Mark;
     let is_label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
+        label.starts_with(char::is_alphanumeric)
             && !label.ends_with('-')
-            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+            && label.chars().all(|c| is_sign(c) || c == '-')
     };
     text.contains('.') && text.split('.').all(is_label)
 }

@@ -388,6 +388,7 @@ async fn a_domain_is_one_and_in_lower_case() {
         ("sub-1.acme.example", "sub-1.acme.example"),
         ("müller.example", "müller.example"),
         ("xn--mller-kva.example", "xn--mller-kva.example"),
+        ("हिन्दी.example", "हिन्दी.example"),
     ] {
         assert_eq!(create(domain).await["company"]["domain"], kept);
     }
