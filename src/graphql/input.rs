@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_graphql::MaybeUndefined;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 use serde::Serialize;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -75,14 +76,15 @@ impl Check {
         Some(email)
     }
 
-    /// An internet domain that may be missing, in lower case.
+    /// An internet domain that may be missing, in the one form that it is shown in.
     pub fn optional_domain(&mut self, field: &str, domain: Option<String>) -> Option<String> {
-        let domain = self.optional(field, domain, LINE, false)?.to_lowercase();
-        if !is_domain(&domain) {
+        let domain = self.optional(field, domain, LINE, false)?;
+        let read = read_domain(&domain);
+        if read.is_none() {
             let message = "This is not a domain, such as acme.example.";
             self.problem(field, ProblemCode::Invalid, message);
         }
-        Some(domain)
+        read
     }
 
     /// A password that is to be set.
@@ -153,6 +155,12 @@ impl Check {
             self.problem(field, ProblemCode::Required, message);
         }
         value.take()
+    }
+
+    /// The line of a patch for a field that cannot be taken away, when there is one.
+    pub fn given_line(&mut self, field: &str, text: MaybeUndefined<String>) -> Option<String> {
+        let text = self.given(field, text)?;
+        Some(self.line(field, &text))
     }
 
     /// Takes a value whose check answers a problem.
@@ -268,16 +276,13 @@ pub fn is_email(text: &str) -> bool {
     plain(local) && plain(domain) && domain.contains('.') && domain.split('.').all(|label| !label.is_empty())
 }
 
-/// Whether a text has the form of an internet domain, in any script.
-fn is_domain(text: &str) -> bool {
-    // Many scripts write vowels, or that there is none, as marks.
-    let is_sign = |c: char| c.is_alphanumeric() || c.general_category_group() == GeneralCategoryGroup::Mark;
-    let is_label = |label: &str| {
-        label.starts_with(char::is_alphanumeric)
-            && !label.ends_with('-')
-            && label.chars().all(|c| is_sign(c) || c == '-')
-    };
-    text.contains('.') && text.split('.').all(is_label)
+/// An internet domain below another, in any script, as it is shown to people:
+/// <https://www.unicode.org/reports/tr46/>.
+fn read_domain(text: &str) -> Option<String> {
+    let (deny, hyphens) = (AsciiDenyList::STD3, Hyphens::CheckFirstLast);
+    let written = Uts46::new().to_ascii(text.as_bytes(), deny, hyphens, DnsLength::Verify);
+    let (shown, _) = Uts46::new().to_unicode(text.as_bytes(), deny, hyphens);
+    (written.is_ok() && shown.contains('.')).then(|| shown.into_owned())
 }
 
 /// Refuses a stale update.

@@ -300,13 +300,7 @@ impl IdentityMutation {
             let mut user = queries::user_for_update(work, input.user_id).await?;
             let before = user.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut user.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut user.name, check.given_line("name", input.name));
             let assigned = roles::assigned(work, viewer, input.role, input.custom_role_id).await?;
             let (role, custom_role_id) = assigned.unzip();
             patch.set("role", &mut user.role, role);
@@ -389,13 +383,7 @@ impl IdentityMutation {
             let mut tenant = queries::tenant_for_update(work).await?;
             let was_required = tenant.mfa_required;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut tenant.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut tenant.name, check.given_line("name", input.name));
             patch.set(
                 "currencyCode",
                 &mut tenant.currency_code,

@@ -105,6 +105,11 @@ async fn a_deal_begins_where_it_is_told_to_or_at_the_beginning() {
         (&json!("WON"), &json!(100))
     );
     assert_eq!(won["closedAt"], won["createdAt"]);
+    let settled = json!({ "name": "S", "stageId": client.stage("Closed Won").await, "winProbability": 5 });
+    let payload = client
+        .payload("createDeal", "CreateDealInput", DEAL, settled)
+        .await;
+    assert_eq!(problem(&payload), ("NOT_ALLOWED", "winProbability"));
     let lost = json!({ "name": "L", "stageId": client.stage("Closed Lost").await });
     let payload = client
         .payload("createDeal", "CreateDealInput", DEAL, lost.clone())

@@ -278,7 +278,7 @@ async fn what_is_no_value_of_a_scalar_refuses_the_whole_request_before_anything_
     );
     assert_eq!(
         refused(&client, &literal, json!({})).await,
-        "At \"input.amount.amount\": A decimal number such as \"1234.50\" is needed."
+        "Argument \"input\" has an invalid value at \"amount.amount\": A decimal number such as \"1234.50\" is needed."
     );
     assert_eq!(
         refused(&client, &document, json!({ "v": input })).await,

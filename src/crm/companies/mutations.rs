@@ -192,13 +192,7 @@ impl CompanyMutation {
         let (company, outcome) = mutate(ctx, "updateCompany", key, async |work| {
             let mut company = queries::find_for_update(work, input.company_id, "companyId").await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut company.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut company.name, check.given_line("name", input.name));
             let domain = check.patch("domain", input.domain, Check::optional_domain);
             patch.set_or_clear("domain", &mut company.domain, domain);
             let industry = check.patch("industry", input.industry, Check::optional_line);

@@ -180,13 +180,7 @@ impl ContactMutation {
         let (contact, outcome) = mutate(ctx, "updateContact", key, async |work| {
             let mut contact = queries::find_for_update(work, input.contact_id, "contactId").await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut contact.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut contact.name, check.given_line("name", input.name));
             let email = check.patch("email", input.email, Check::optional_email);
             patch.set_or_clear("email", &mut contact.email, email.map_value(Detail::from));
             let phone = check.patch("phone", input.phone, Check::optional_line);

@@ -29,7 +29,8 @@ pub struct CreateDealInput {
     pipeline_id: Option<Id<Pipeline>>,
     /// The stage that the deal begins in. Left out, it is the first of the pipeline.
     stage_id: Option<Id<PipelineStage>>,
-    /// How likely the deal is to be won, in percent. Left out, it is that of the stage.
+    /// How likely the deal is to be won, in percent. Left out, it is that of the stage, as it must be where a stage closes
+    /// the deal.
     win_probability: Option<i32>,
     /// The person that the deal is made with.
     contact_id: Option<Id<Contact>>,
@@ -261,13 +262,7 @@ impl DealMutation {
         let (deal, outcome) = mutate(ctx, "updateDeal", key, async |work| {
             let mut deal = queries::find_for_update(work, input.deal_id, "dealId").await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut deal.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut deal.name, check.given_line("name", input.name));
             if let Some(money) = check.given("amount", input.amount) {
                 let mut current = Money::from_minor(deal.amount, deal.currency_code);
                 if let Some(units) = check.take(money.minor_units("amount")) {

@@ -250,9 +250,7 @@ impl InteractionMutation {
             patch.set_or_clear("direction", &mut interaction.direction, input.direction);
             let channel = check.patch("channel", input.channel, Check::optional_line);
             patch.set_or_clear("channel", &mut interaction.channel, channel);
-            let subject = check
-                .given("subject", input.subject)
-                .map(|subject| check.line("subject", &subject));
+            let subject = check.given_line("subject", input.subject);
             patch.set("subject", &mut interaction.subject, subject);
             let content = check.patch("content", input.content, Check::optional_text);
             patch.set_or_clear("content", &mut interaction.content, content);

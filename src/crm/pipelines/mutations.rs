@@ -313,13 +313,7 @@ impl PipelineMutation {
         let (pipeline, outcome) = mutate(ctx, "updatePipeline", key, async |work| {
             let mut pipeline = queries::find_for_update(work, input.pipeline_id, "pipelineId").await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut pipeline.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut pipeline.name, check.given_line("name", input.name));
             let is_default = check.given("isDefault", input.is_default);
             if pipeline.is_default && is_default == Some(false) {
                 let message = "A tenant always has a default pipeline: make another one the default instead.";
@@ -440,13 +434,7 @@ impl PipelineMutation {
             let mut stage = queries::find_stage_for_update(work, input.stage_id, "stageId").await?;
             let mut stages = queries::stages_of(work, stage.pipeline_id).await?;
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            patch.set(
-                "name",
-                &mut stage.name,
-                check
-                    .given("name", input.name)
-                    .map(|name| check.line("name", &name)),
-            );
+            patch.set("name", &mut stage.name, check.given_line("name", input.name));
             let probability = check.given("winProbability", input.win_probability);
             let probability = probability
                 .map(|given| win_probability(&mut check, "winProbability", stage.kind, Some(given)));

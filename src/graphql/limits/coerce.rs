@@ -73,10 +73,10 @@ pub(super) fn variables(
 
 /// Where in a variable a value is; written down only when something is wrong there.
 #[derive(Default)]
-struct Path(Vec<String>);
+pub(super) struct Path(Vec<String>);
 
 impl Path {
-    fn fail<T>(&mut self, step: impl FnOnce() -> String, result: Result<T, String>) -> Result<T, String> {
+    pub(super) fn fail<T, E>(&mut self, step: impl FnOnce() -> String, result: Result<T, E>) -> Result<T, E> {
         result.inspect_err(|_| self.0.push(step()))
     }
 }

@@ -12,6 +12,7 @@ mod check;
 mod coerce;
 mod cost;
 mod measure;
+mod roots;
 mod scan;
 mod shape;
 
@@ -354,7 +355,7 @@ impl Documents {
             [] => None,
             roots => {
                 let asked = roots.iter().filter(|root| root.is_included(&variables));
-                Some(check::merged(asked.map(|root| (&root.field, root.at)))?)
+                Some(roots::merged(asked.map(|root| (&root.field, root.at)))?)
             }
         };
         Ok(Prepared {

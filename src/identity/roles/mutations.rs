@@ -220,9 +220,7 @@ impl RoleMutation {
             let mut role = queries::find_for_update(work, input.role_id).await?;
             let before = role.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            let name = check
-                .given("name", input.name)
-                .map(|name| check.line("name", &name));
+            let name = check.given_line("name", input.name);
             patch.set("name", &mut role.name, name);
             let description = check.patch("description", input.description, Check::optional_text);
             patch.set_or_clear("description", &mut role.description, description);

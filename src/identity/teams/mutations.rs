@@ -175,9 +175,7 @@ impl TeamMutation {
             let (mut team, mut now) = queries::find_for_update(work, input.team_id).await?;
             let before = now.clone();
             let (mut check, mut patch) = (Check::default(), Patch::default());
-            let name = check
-                .given("name", input.name)
-                .map(|name| check.line("name", &name));
+            let name = check.given_line("name", input.name);
             patch.set("name", &mut team.name, name);
             let given = check
                 .given("members", input.members)
